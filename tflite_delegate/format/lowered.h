@@ -18,9 +18,9 @@ struct LoweredMatrix {
   // Lowered row r is output channel row_channel[r]; empty means r itself. (Filter reordering.)
   std::vector<int32_t> row_channel;
   // Blocks that start at row r are those in [row_begin[r], row_begin[r + 1]); within a row the columns ascend.
-  std::vector<uint32_t> row_begin;   // rows + 1
-  std::vector<int32_t> block_column; // one a block
-  std::vector<float> values;         // `block` a block, top row first
+  std::vector<uint32_t> row_begin;    // rows + 1
+  std::vector<int32_t> block_column;  // one a block
+  std::vector<float> values;          // `block` a block, top row first
 };
 
 }  // namespace block_sparse

@@ -1,0 +1,58 @@
+#include "tflite_delegate/format/block_positions.h"
+
+#include <string>
+
+#include "tflite_delegate/format/gaps.h"
+
+namespace block_sparse::format {
+
+bool ReadBlock(const StructureInput& input, KeyReader* keys, int32_t* block) {
+  if (!keys->Int("block", 2, 64, block)) return false;
+  if (*block > input.rows) {
+    return keys->Fail("block",
+                      "is " + Decimal(*block) + "; expected at most the " + Decimal(input.rows) + " of key \"rows\"");
+  }
+  if (input.value_count % static_cast<size_t>(*block) != 0) {
+    return keys->Fail("block", "is " + Decimal(*block) + ", which does not divide the values tensor's " +
+                                   Decimal(static_cast<int64_t>(input.value_count)) +
+                                   " elements; expected a whole number of blocks");
+  }
+  return true;
+}
+
+bool ReadPositions(const StructureInput& input, KeyReader* keys, const char* key, size_t count, int32_t slots,
+                   int32_t step, std::vector<int32_t>* column, std::vector<int32_t>* slot) {
+  Bytes bytes;
+  if (!keys->Blob(key, &bytes)) return false;
+  const std::string expected =
+      "; expected " + Decimal(static_cast<int64_t>(count)) + " gaps, one for each block of the values tensor";
+  // A gap is at least a byte: nothing is allocated that the file does not hold.
+  if (bytes.size < count) {
+    return keys->Fail(key, "has only " + Decimal(static_cast<int64_t>(bytes.size)) + " bytes" + expected);
+  }
+  column->resize(count);
+  slot->resize(count);
+  const uint64_t end = static_cast<uint64_t>(input.columns) * static_cast<uint64_t>(slots);
+  GapReader gaps(bytes);
+  uint64_t cursor = 0;
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t gap;
+    if (!gaps.Gap(&gap)) {
+      return keys->Fail(
+          key, "is truncated or has a gap of 2^32 or more at block " + Decimal(static_cast<int64_t>(i)) + expected);
+    }
+    const uint64_t position = cursor + gap;
+    if (position >= end) {
+      return keys->Fail(key, "puts block " + Decimal(static_cast<int64_t>(i)) + " at position " +
+                                 Decimal(static_cast<int64_t>(position)) + "; expected positions below " +
+                                 Decimal(static_cast<int64_t>(end)));
+    }
+    (*column)[i] = static_cast<int32_t>(position / static_cast<uint64_t>(slots));
+    (*slot)[i] = static_cast<int32_t>(position % static_cast<uint64_t>(slots));
+    cursor = position + static_cast<uint64_t>(step);
+  }
+  if (!gaps.AtEnd()) return keys->Fail(key, "goes on after the last block" + expected);
+  return true;
+}
+
+}  // namespace block_sparse::format

@@ -1,0 +1,66 @@
+#include "tflite_delegate/format/lowering.h"
+
+#include <cstddef>
+#include <cstring>
+
+namespace block_sparse::format {
+
+int32_t PieceHeight(int32_t block) {
+  int32_t best = 1;
+  int32_t best_cost = 2 * block;
+  bool best_divides = true;
+  for (int32_t height : kKernelBlocks) {
+    const int32_t cost = (block + height - 1) / height * (height + 1);
+    const bool divides = block % height == 0;
+    const bool better = cost < best_cost || (cost == best_cost && divides && !best_divides) ||
+                        (cost == best_cost && divides == best_divides && height > best);
+    if (better) {
+      best = height;
+      best_cost = cost;
+      best_divides = divides;
+    }
+  }
+  return best;
+}
+
+void LowerBlocks(int32_t rows, int32_t columns, const VerticalBlocks& blocks, const float* values,
+                 LoweredMatrix* matrix) {
+  const int32_t height = PieceHeight(blocks.block);
+  const size_t count = blocks.start_row.size();
+  matrix->rows = rows;
+  matrix->columns = columns;
+  matrix->block = height;
+  matrix->aligned = true;
+
+  // row_begin[r + 1] counts the pieces of row r, then is summed, then serves as the cursor of row r - 1's successor.
+  std::vector<uint32_t>& begin = matrix->row_begin;
+  begin.assign(static_cast<size_t>(rows) + 1, 0);
+  for (size_t i = 0; i < count; ++i) {
+    for (int32_t top = 0; top < blocks.block; top += height) {
+      const int32_t row = blocks.start_row[i] + top;
+      if (row >= rows) break;  // a ragged block's rest, all zeros
+      ++begin[static_cast<size_t>(row) + 1];
+      if (row % height != 0) matrix->aligned = false;
+    }
+  }
+  for (size_t r = 0; r < static_cast<size_t>(rows); ++r) begin[r + 1] += begin[r];
+
+  const size_t pieces = begin[static_cast<size_t>(rows)];
+  matrix->block_column.assign(pieces, 0);
+  matrix->values.assign(pieces * static_cast<size_t>(height), 0.0f);
+  std::vector<uint32_t> cursor(begin.begin(), begin.end() - 1);
+  for (size_t i = 0; i < count; ++i) {
+    const float* source = values + i * static_cast<size_t>(blocks.block);
+    for (int32_t top = 0; top < blocks.block; top += height) {
+      const int32_t row = blocks.start_row[i] + top;
+      if (row >= rows) break;
+      const size_t piece = cursor[static_cast<size_t>(row)]++;
+      matrix->block_column[piece] = blocks.column[i];
+      const int32_t filled = blocks.block - top < height ? blocks.block - top : height;
+      std::memcpy(matrix->values.data() + piece * static_cast<size_t>(height), source + top,
+                  static_cast<size_t>(filled) * sizeof(float));
+    }
+  }
+}
+
+}  // namespace block_sparse::format
