@@ -1,0 +1,62 @@
+// An operation of the internal graph: prepared once, run many times.
+#ifndef TFLITE_DELEGATE_GRAPH_OP_H_
+#define TFLITE_DELEGATE_GRAPH_OP_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "tflite_delegate/graph/thread_pool.h"
+#include "tflite_delegate/graph/value.h"
+#include "tflite_delegate/kernels/kernels.h"
+
+namespace block_sparse {
+namespace graph {
+
+class Graph;
+class Planner;
+
+// What an op may use while it runs. Pointers are to the first byte of the value; for planar values see Planes.
+struct RunContext {
+  float* const* data;  // by value id
+  float* scratch;      // the op's own, as large as it asked for, 64-byte aligned; contents undefined
+  ThreadPool* pool;
+};
+
+class Op {
+ public:
+  Op(std::vector<int> op_inputs, int op_output) : inputs(std::move(op_inputs)), output(op_output) {}
+  virtual ~Op() = default;
+  Op(const Op&) = delete;
+  Op& operator=(const Op&) = delete;
+
+  // A name for logs and profiles, such as "conv".
+  virtual const char* name() const = 0;
+
+  // Says what the op needs of its values' planes (Planner::SamePlanes and the like). Called once, in order, before any
+  // planes are set. Ops that take any planes say nothing.
+  virtual void Constrain(Planner*) {}
+
+  // The output may take the place of inputs[i] in memory when nobody reads that input later: -1 if it must not.
+  // Only meaningful where both have the same planes (Planner::SamePlanes) or are both interleaved and of equal size.
+  virtual int InPlaceInput() const { return -1; }
+
+  // Everything that depends on planes and shapes and needs doing once: packing weights, choosing tiles. The planes of
+  // all values are set. Returns false if memory or a size limit forbids it.
+  virtual bool Prepare(const Graph& graph, const kernels::KernelTable& kernels, int num_threads) = 0;
+
+  // Floats of scratch memory Run needs; asked after Prepare.
+  virtual size_t ScratchFloats() const { return 0; }
+
+  // No allocation, no failure.
+  virtual void Run(const RunContext& context) const = 0;
+
+  std::vector<int> inputs;  // value ids; -1 for an absent optional one
+  int output;
+};
+
+}  // namespace graph
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_GRAPH_OP_H_

@@ -1,0 +1,44 @@
+// Chooses the planes of planar values and the place of every value in memory.
+#ifndef TFLITE_DELEGATE_GRAPH_PLANNER_H_
+#define TFLITE_DELEGATE_GRAPH_PLANNER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/graph/value.h"
+
+namespace block_sparse {
+namespace graph {
+
+// Collects what ops need of planes. Values joined by SamePlanes form a class: they have equal height and width and get
+// the same row, origin and plane, so an op may treat a plane as one run of pixels. Interleaved values are ignored.
+class Planner {
+ public:
+  explicit Planner(std::vector<Value>* values);
+
+  void SamePlanes(int a, int b);
+  // Rows of this value must be at least `row` floats apart.
+  void MinRow(int value, int32_t row);
+  // Zeros are to be found around this value's image. The row is widened by max(left, right): the zeros right of a row
+  // are the zeros left of the next one.
+  void ZeroBorder(int value, const Border& border);
+
+  // Sets the planes of every planar value. False if a plane would be too large to address.
+  bool SetPlanes();
+
+ private:
+  struct Class {
+    int32_t min_row = 0;
+    Border reach;  // largest border of any value in the class
+  };
+  int Root(int value);
+
+  std::vector<Value>& values_;
+  std::vector<int> parent_;
+  std::vector<Class> classes_;
+};
+
+}  // namespace graph
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_GRAPH_PLANNER_H_

@@ -1,0 +1,46 @@
+// The kernel table: one instance a CPU level, chosen at run time.
+//
+// Each level is one simd_<level>.h (a struct Simd, below) and one kernels_<level>.cc that instantiates every template
+// for it; adding a level is adding those two files and a line in cpu.cc. Tests and benchmarks iterate over the table.
+//
+// Simd: Vec is a vector of kLanes floats. Load and Store take any alignment; LoadN and StoreN touch the first n lanes
+// only and load zeros elsewhere. Max(bound, v), Min(bound, v) and Clamp give NaN where v is NaN. Fma(sum, a, b) is
+// sum + a * b. Weights<B> holds the B weights of a block; its Fma<k>(sum, x) is sum + x * weight[k].
+//
+// Kernels are stateless: no allocation, no threads; the caller picks the part of the output. They know no TFLite type.
+#ifndef TFLITE_DELEGATE_KERNELS_KERNELS_H_
+#define TFLITE_DELEGATE_KERNELS_KERNELS_H_
+
+#include <cstdint>
+
+#include "tflite_delegate/kernels/depthwise.h"
+#include "tflite_delegate/kernels/elementwise.h"
+#include "tflite_delegate/kernels/gemv.h"
+#include "tflite_delegate/kernels/spmm.h"
+
+namespace block_sparse {
+namespace kernels {
+
+// Planes are laid out so that whole vectors of any level may be written past their last pixel.
+constexpr int kMaxLanes = 16;
+
+struct KernelTable {
+  const char* name;  // as in the delegate's option `cpu`
+  int lanes;
+  SpmmKernels spmm;
+  GemvKernels gemv;
+  DepthwiseKernels depthwise;
+  ElementwiseKernels elementwise;
+};
+
+// The best table this CPU can run, or the one named ("auto" is the best); null if the name is unknown or the CPU
+// cannot run it.
+const KernelTable* SelectKernels(const char* name);
+
+// All tables built into this library that this CPU can run, best first, null-terminated.
+const KernelTable* const* AvailableKernels();
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_KERNELS_H_

@@ -1,0 +1,28 @@
+// Instantiates every kernel template for one CPU level. Included by kernels_<level>.cc only, which is compiled with that
+// level's instructions.
+#ifndef TFLITE_DELEGATE_KERNELS_MAKE_TABLE_H_
+#define TFLITE_DELEGATE_KERNELS_MAKE_TABLE_H_
+
+#include "tflite_delegate/kernels/depthwise_impl.h"
+#include "tflite_delegate/kernels/elementwise_impl.h"
+#include "tflite_delegate/kernels/gemv_impl.h"
+#include "tflite_delegate/kernels/kernels.h"
+#include "tflite_delegate/kernels/spmm_impl.h"
+
+namespace block_sparse {
+namespace kernels {
+
+template <class Simd>
+constexpr KernelTable MakeKernelTable(const char* name) {
+  return {name,
+          Simd::kLanes,
+          MakeSpmmKernels<Simd>(),
+          MakeGemvKernels<Simd>(),
+          MakeDepthwiseKernels<Simd>(),
+          MakeElementwiseKernels<Simd>()};
+}
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_MAKE_TABLE_H_

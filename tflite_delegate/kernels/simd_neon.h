@@ -1,0 +1,79 @@
+// AArch64 NEON vectors for the kernel templates (kernels.h says what each function promises).
+#ifndef TFLITE_DELEGATE_KERNELS_SIMD_NEON_H_
+#define TFLITE_DELEGATE_KERNELS_SIMD_NEON_H_
+
+#include <arm_neon.h>
+
+namespace block_sparse {
+namespace kernels {
+namespace neon {
+
+struct Simd {
+  using Vec = float32x4_t;
+  static constexpr int kLanes = 4;
+  // 32 registers: block 4 takes 28 accumulators, 1 register of weights and 3 of inputs in flight.
+  static constexpr int kMaxTile[4] = {12, 12, 7, 3};
+
+  static Vec Zero() { return vdupq_n_f32(0.0f); }
+  static Vec Set1(float x) { return vdupq_n_f32(x); }
+  static Vec Load(const float* p) { return vld1q_f32(p); }
+  static void Store(float* p, Vec v) { vst1q_f32(p, v); }
+  static Vec LoadN(const float* p, int n) {
+    float lanes[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int i = 0; i < n; i++) lanes[i] = p[i];
+    return vld1q_f32(lanes);
+  }
+  static void StoreN(float* p, Vec v, int n) {
+    float lanes[4];
+    vst1q_f32(lanes, v);
+    for (int i = 0; i < n; i++) p[i] = lanes[i];
+  }
+  static Vec Add(Vec a, Vec b) { return vaddq_f32(a, b); }
+  static Vec Sub(Vec a, Vec b) { return vsubq_f32(a, b); }
+  static Vec Mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+  static Vec Div(Vec a, Vec b) { return vdivq_f32(a, b); }
+  static Vec Clamp(Vec v, Vec low, Vec high) { return vminq_f32(high, vmaxq_f32(low, v)); }
+  static Vec Max(Vec bound, Vec v) { return vmaxq_f32(bound, v); }
+  static Vec Min(Vec bound, Vec v) { return vminq_f32(bound, v); }
+  static Vec Fma(Vec sum, Vec a, Vec b) { return vfmaq_f32(sum, a, b); }
+  static float Sum(Vec v) { return vaddvq_f32(v); }
+
+  // The weights stay in whole registers; the multiply picks its lane.
+  template <int kBlock>
+  struct Weights {
+    float32x4_t quad[kBlock / 4];
+    explicit Weights(const float* p) {
+      for (int k = 0; k < kBlock / 4; k++) quad[k] = vld1q_f32(p + 4 * k);
+    }
+    template <int kLane>
+    Vec Fma(Vec sum, Vec x) const {
+      return vfmaq_laneq_f32(sum, x, quad[kLane / 4], kLane % 4);
+    }
+  };
+};
+
+template <>
+struct Simd::Weights<2> {
+  float32x2_t pair;
+  explicit Weights(const float* p) : pair(vld1_f32(p)) {}
+  template <int kLane>
+  Vec Fma(Vec sum, Vec x) const {
+    return vfmaq_lane_f32(sum, x, pair, kLane);
+  }
+};
+
+template <>
+struct Simd::Weights<1> {
+  float32x4_t all;
+  explicit Weights(const float* p) : all(vld1q_dup_f32(p)) {}
+  template <int kLane>
+  Vec Fma(Vec sum, Vec x) const {
+    return vfmaq_f32(sum, x, all);
+  }
+};
+
+}  // namespace neon
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_SIMD_NEON_H_

@@ -1,0 +1,47 @@
+// One-lane vectors: the kernel templates on a CPU without any of the others, and the easiest to read of the four.
+#ifndef TFLITE_DELEGATE_KERNELS_SIMD_SCALAR_H_
+#define TFLITE_DELEGATE_KERNELS_SIMD_SCALAR_H_
+
+namespace block_sparse {
+namespace kernels {
+namespace scalar {
+
+struct Simd {
+  using Vec = float;
+  static constexpr int kLanes = 1;
+  static constexpr int kMaxTile[4] = {8, 4, 2, 1};
+
+  static Vec Zero() { return 0.0f; }
+  static Vec Set1(float x) { return x; }
+  static Vec Load(const float* p) { return *p; }
+  static void Store(float* p, Vec v) { *p = v; }
+  static Vec LoadN(const float* p, int n) { return n > 0 ? *p : 0.0f; }
+  static void StoreN(float* p, Vec v, int n) {
+    if (n > 0) *p = v;
+  }
+  static Vec Add(Vec a, Vec b) { return a + b; }
+  static Vec Sub(Vec a, Vec b) { return a - b; }
+  static Vec Mul(Vec a, Vec b) { return a * b; }
+  static Vec Div(Vec a, Vec b) { return a / b; }
+  static Vec Clamp(Vec v, Vec low, Vec high) { return Min(high, Max(low, v)); }
+  static Vec Max(Vec bound, Vec v) { return bound > v ? bound : v; }
+  static Vec Min(Vec bound, Vec v) { return bound < v ? bound : v; }
+  static Vec Fma(Vec sum, Vec a, Vec b) { return sum + a * b; }
+  static float Sum(Vec v) { return v; }
+
+  template <int kBlock>
+  struct Weights {
+    const float* weights;
+    explicit Weights(const float* p) : weights(p) {}
+    template <int kLane>
+    Vec Fma(Vec sum, Vec x) const {
+      return sum + x * weights[kLane];
+    }
+  };
+};
+
+}  // namespace scalar
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_SIMD_SCALAR_H_

@@ -1,0 +1,39 @@
+// Block-sparse matrix times a tile of planar pixels: y[row, pixel] = clamp(bias[row] + sum W[row, column] * x[column, pixel]).
+#ifndef TFLITE_DELEGATE_KERNELS_SPMM_H_
+#define TFLITE_DELEGATE_KERNELS_SPMM_H_
+
+#include <cstdint>
+
+namespace block_sparse {
+namespace kernels {
+
+// One panel of rows, packed (pack.h), and one tile of pixels. A *step* is one row in the unaligned kernel and one group
+// of B rows in the aligned one; the number of rows is a multiple of B either way.
+struct SpmmArgs {
+  const float* weights;    // B a block
+  const int32_t* offsets;  // one a block: where the block's pixels are, in floats from x
+  const uint32_t* counts;  // blocks a step
+  const float* bias;       // one a row, then B more that are read but not used
+  const int32_t* row_out;  // one a row: where it goes, in floats from y; negative: nowhere
+  int32_t rows;
+  const float* x;         // first pixel of the tile
+  float* y;               // first pixel of the tile
+  const float* residual;  // laid out as y and added before the clamp, or null
+  float low, high;
+};
+
+using SpmmKernel = void (*)(const SpmmArgs&);
+
+constexpr int kSpmmBlocks = 4;  // blocks of 1, 2, 4, 8 rows, indexed by log2
+constexpr int kSpmmMaxTile = 12;
+
+struct SpmmKernels {
+  int max_tile[kSpmmBlocks];                           // widest tile, in vectors
+  SpmmKernel aligned[kSpmmBlocks][kSpmmMaxTile + 1];   // [log2(block)][tile], null where there is none
+  SpmmKernel unaligned[kSpmmBlocks][kSpmmMaxTile + 1];
+};
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_SPMM_H_
