@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Brings what the project needs from package registries alone, on Debian 12 with Python 3.10 to 3.12:
+#   setup.sh [python] [build] [aarch64] [data]      (default: all)
+# python:  .venv with the package and its development tools
+# build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
+# aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
+# data:    the Fashion-MNIST images of the demo
+# What is already there is left alone. System packages need root or sudo, and only if one is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+setup=$root/build/setup
+mkdir -p "$setup"
+[ $# -gt 0 ] || set -- python build aarch64 data
+
+say() { echo "setup: $*" >&2; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# run WHAT COMMAND...: says what is going on and for how long it went on; the command's output is seen if it fails.
+run() {
+  local what=$1 log=$setup/log started=$SECONDS
+  shift
+  say "$what ..."
+  if ! "$@" > "$log" 2>&1 < /dev/null; then
+    tail -n 40 "$log" >&2
+    fail "$what failed; the whole log is $log"
+  fi
+  say "$what: done in $((SECONDS - started)) s"
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"
+  elif command -v sudo > /dev/null; then sudo "$@"
+  else fail "system packages are missing ($*): run this as root or install sudo"
+  fi
+}
+
+apt_update() { as_root apt-get -q update; }
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install "$@"
+}
+
+system_packages() {
+  command -v dpkg-query > /dev/null || fail "this is not Debian; see README.md for what to install by hand"
+  local missing=() package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  run "package lists" apt_update
+  run "system packages (${missing[*]})" apt_install "${missing[@]}"
+}
+
+# --- python -----------------------------------------------------------------------------------------------------------
+
+supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
+
+make_venv() {
+  local python
+  for python in ${PYTHON:-python3.11 python3.12 python3.10 python3}; do
+    if supported "$python"; then
+      "$python" -c 'import ensurepip, venv' 2> /dev/null || system_packages "$(basename "$(readlink -f \
+        "$(command -v "$python")")")-venv"
+      run "virtual environment (.venv)" "$python" -m venv .venv
+      return
+    fi
+  done
+  fail "no Python 3.10, 3.11 or 3.12 found; name one with PYTHON=..."
+}
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
+setup_python() {
+  local want stamp=.venv/.project-installed
+  [ -x .venv/bin/python ] && supported .venv/bin/python || make_venv
+  want="$(cat pyproject.toml tools/constraints.txt | sha256sum) $root"
+  [ "$(cat $stamp 2> /dev/null)" = "$want" ] && return
+  run "Python packages (TensorFlow is 600 MB; minutes on a slow line)" \
+    pip install -q --progress-bar off -c tools/constraints.txt -e '.[dev]'
+  echo "$want" > $stamp
+}
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+# local_repository NAME BUILD_FILE [SOURCE...]: a Bazel repository of links to SOURCE's.
+local_repository() {
+  local folder=$setup/repositories/$1 build_file=$2
+  shift 2
+  mkdir -p "$folder"
+  touch "$folder/WORKSPACE"
+  ln -sfn "$root/third_party/$build_file" "$folder/BUILD.bazel"
+  local source
+  for source in "$@"; do ln -sfn "$source" "$folder/$(basename "$source")"; done
+}
+
+# write_if_changed FILE: a file whose time does not change needlessly, so that Bazel does not start over.
+write_if_changed() {
+  local new
+  new=$(cat)
+  [ "$(cat "$1" 2> /dev/null)" = "$new" ] || { echo "$new" > "$1.new" && mv "$1.new" "$1"; }
+}
+
+overrides() {
+  local command entry
+  for command in build fetch query sync; do
+    for entry in "$@"; do echo "$command --override_repository=$entry"; done
+  done
+}
+
+fetch_tflite_headers() {
+  rm -rf "$setup/tflite.new"
+  tools/private_apt.sh sid "$(dpkg --print-architecture)" "$setup/tflite.new" libtensorflow-lite-dev
+  mv "$setup/tflite.new" "$setup/tflite"
+}
+
+setup_build() {
+  system_packages make g++ bazel-bootstrap bazel-platforms bazel-skylib bazel-rules-java bazel-rules-proto \
+    googletest libbenchmark-dev
+  [ -d "$setup/tflite" ] || run "TensorFlow Lite's C headers" fetch_tflite_headers
+  local_repository tflite_headers tflite_headers.BUILD "$setup/tflite/usr/include/tensorflow"
+  local_repository googletest googletest.BUILD /usr/src/googletest/googletest /usr/src/googletest/googlemock
+  local_repository google_benchmark google_benchmark_system.BUILD
+  overrides tflite_headers="$setup/repositories/tflite_headers" googletest="$setup/repositories/googletest" \
+    google_benchmark="$setup/repositories/google_benchmark" | write_if_changed "$setup/repositories.bazelrc"
+  overrides rules_cc="$root/third_party/bazel4/rules_cc" \
+    remote_coverage_tools="$root/third_party/bazel4/remote_coverage_tools" \
+    rules_java=/usr/share/bazel/rules/java rules_proto=/usr/share/bazel/rules/proto |
+    write_if_changed "$setup/bazel4.bazelrc"
+}
+
+# --- aarch64 ----------------------------------------------------------------------------------------------------------
+
+fetch_aarch64_root() {
+  local new=$root/build/aarch64-root.new
+  rm -rf "$new"
+  tools/private_apt.sh bookworm arm64 "$new" python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 \
+    libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
+  pip install -q --progress-bar off -c tools/constraints.txt --target "$new/site-packages" --only-binary=:all: \
+    --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+    --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none ai-edge-litert
+  # The runtime reads the CPU's identity here; under qemu it would see the host's and stop.
+  mkdir -p "$new/proc"
+  local cpu
+  for cpu in 0 1; do
+    printf '%s\t: %s\n' processor $cpu BogoMIPS 100.00 \
+      Features 'fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs' \
+      'CPU implementer' 0x41 'CPU architecture' 8 'CPU variant' 0x4 'CPU part' 0xd0b 'CPU revision' 0
+    echo
+  done > "$new/proc/cpuinfo"
+  rm -rf "$root/build/aarch64-root"
+  mv "$new" "$root/build/aarch64-root"
+  sha256sum < tools/constraints.txt > "$setup/aarch64-root"
+}
+
+setup_aarch64() {
+  setup_python
+  system_packages g++-aarch64-linux-gnu qemu-user
+  [ "$(cat "$setup/aarch64-root" 2> /dev/null)" = "$(sha256sum < tools/constraints.txt)" ] ||
+    run "Python and LiteRT for AArch64 (build/aarch64-root)" fetch_aarch64_root
+}
+
+setup_data() { system_packages dataset-fashion-mnist; }
+
+for part in "$@"; do
+  case $part in
+    python | build | aarch64 | data) "setup_$part" ;;
+    *) fail "unknown part '$part'; there are: python build aarch64 data" ;;
+  esac
+done
