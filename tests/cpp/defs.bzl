@@ -7,7 +7,7 @@ def delegate_cc_test(name, deps = [], srcs = None, size = "small", **kwargs):
 
     Args:
       name: of the target and, with ".cc", of its source.
-      deps: targets under test; googletest is added.
+      deps: targets under test; googletest and this folder's headers are added.
       srcs: sources, if not [name + ".cc"].
       size: Bazel's time class, for the emulated run too.
       **kwargs: passed to cc_test.
@@ -18,6 +18,9 @@ def delegate_cc_test(name, deps = [], srcs = None, size = "small", **kwargs):
         srcs = srcs or [name + ".cc"],
         copts = TEST_COPTS,
         linkstatic = True,
-        deps = deps + ["@googletest//:gtest_main"],
+        deps = deps + [
+            ":testing",
+            "@googletest//:gtest_main",
+        ],
         **kwargs
     )
