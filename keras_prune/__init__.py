@@ -1,0 +1,54 @@
+"""Block-sparse training and conversion for Keras and TensorFlow Lite.
+
+Prune inside ``fit`` with the :class:`Prune` callback, make a ``.tflite`` with :func:`convert`, and run it with the
+delegate that :func:`load_delegate` loads.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_prune.methods import Magnitude
+from keras_prune.schedules import ConstantSparsity, PolynomialDecay
+from keras_prune.structures import AlignedBlock, Structure, UnalignedBlock
+
+if TYPE_CHECKING:
+    from keras_prune.callbacks import Prune
+    from keras_prune.pruning import sparsify
+    from keras_prune.tflite import convert, densify, load_delegate
+
+__version__ = "0.1.0"
+
+# What needs TensorFlow is imported when it is first used: that takes seconds.
+_LAZY = {
+    "Prune": "keras_prune.callbacks",
+    "sparsify": "keras_prune.pruning",
+    "convert": "keras_prune.tflite",
+    "densify": "keras_prune.tflite",
+    "load_delegate": "keras_prune.tflite",
+}
+
+__all__ = [
+    "AlignedBlock",
+    "ConstantSparsity",
+    "Magnitude",
+    "PolynomialDecay",
+    "Prune",
+    "Structure",
+    "UnalignedBlock",
+    "convert",
+    "densify",
+    "load_delegate",
+    "sparsify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,196 @@
+"""The callback that prunes inside ``fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_prune.layers import LayerSpec
+from keras_prune.methods import Magnitude, Method
+from keras_prune.pruning import Pruner, StructureSpec, check_scope
+from keras_prune.report import Report
+from keras_prune.schedules import as_schedule
+from keras_prune.structures import Structure
+
+
+class Prune(keras.callbacks.Callback):
+    """Prunes a Keras model while ``fit`` trains it.
+
+    The masks act inside the compiled training step: after any batch, and in any checkpoint, the weights are already
+    sparse. There are no wrapper layers and nothing has to be stripped afterwards. Masks are chosen anew after the steps
+    that the schedule names, and once more at its ``end_step``, so that its last fraction of zeros is always reached.
+    Steps are counted in training batches from the first ``fit`` with this callback; later ``fit`` calls go on counting.
+
+    Once pruned, weights stay sparse in later ``fit`` calls too, also without the callback; :meth:`release` ends that.
+
+    The fraction of zeros over the pruned layers is put into ``logs`` as ``"sparsity"``, for progress bars, ``History``
+    and TensorBoard (list the callback before TensorBoard's).
+
+    Args:
+        structure: where zeros may be: a structure such as ``UnalignedBlock(size=4)`` for all layers, a mapping from
+            layer names and patterns to structures, or a function ``layer -> structure or None``.
+        schedule: when to prune and how much: ``PolynomialDecay``, ``ConstantSparsity``, one of tfmot's schedules, or
+            any callable ``step -> (prune now?, fraction of zeros)``.
+        method: how training gets there; ``Magnitude()`` by default.
+        layers: which layers; by default all convolutions and dense layers but the first convolution and the last layer.
+            See :func:`keras_prune.layers.find_weights`.
+        exclude: which layers to leave dense, given in the same ways.
+        scope: ``"layer"``: the fraction of zeros holds in each layer; ``"global"``: over all pruned layers together.
+        verbose: 1 prints the report when training begins and ends.
+
+    Raises:
+        ValueError: an argument is not understood; in ``fit``: an unknown layer name, a layer that cannot be pruned,
+            nothing to prune, an unbuilt model, weights that hold NaN.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_prune import PolynomialDecay, Prune, UnalignedBlock
+        >>> model = keras.Sequential([keras.Input([8]), keras.layers.Dense(16), keras.layers.Dense(2)])
+        >>> model.compile("sgd", "mse")
+        >>> prune = Prune(UnalignedBlock(size=4), PolynomialDecay(0.0, 0.75, begin_step=0, end_step=4, frequency=1))
+        >>> history = model.fit(np.ones([32, 8]), np.ones([32, 2]), batch_size=4, callbacks=[prune], verbose=0)
+        >>> round(prune.report()["dense"].zeros, 2)  # doctest: +SKIP
+        0.75
+    """
+
+    def __init__(
+        self,
+        structure: StructureSpec,
+        schedule: Any,
+        method: Method | None = None,
+        *,
+        layers: LayerSpec = None,
+        exclude: LayerSpec = None,
+        scope: str = "layer",
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        check_structure(structure)
+        check_scope(scope)
+        self.structure = structure
+        self.schedule = as_schedule(schedule)
+        self.method = Magnitude() if method is None else method
+        self.layers = layers
+        self.exclude = exclude
+        self.scope = scope
+        self.verbose = verbose
+        self.step = 0
+        """Training steps done under this callback."""
+        self._pruner: Pruner | None = None
+        self._pruned_model: Any = None
+        self._asked = -1
+        self._batch = -1
+
+    def __repr__(self) -> str:
+        parts = [repr(self.structure), repr(self.schedule)]
+        defaults: dict[str, Any] = {"layers": None, "exclude": None, "scope": "layer"}
+        if not isinstance(self.method, Magnitude):
+            parts.append(f"method={self.method!r}")
+        parts += [f"{k}={getattr(self, k)!r}" for k, default in defaults.items() if getattr(self, k) != default]
+        return f"Prune({', '.join(parts)})"
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the masks into the training step."""
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                f"pruning needs Keras on TensorFlow, but the backend is {keras.backend.backend()}; "
+                "set KERAS_BACKEND=tensorflow before importing keras"
+            )
+        pruner = self._bind()
+        if pruner.install():
+            # Keras keeps the step that it compiled earlier, which knows nothing of the masks.
+            self.model.make_train_function(force=True)
+        self._advance()
+        if self.verbose:
+            print(self.report())
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count batches."""
+        self._batch = -1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Choose masks anew when the schedule asks for it."""
+        # With steps_per_execution above one, Keras reports the last batch of each execution.
+        self.step += max(batch - self._batch, 1)
+        self._batch = batch
+        self._advance()
+        self._log(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the fraction of zeros into the logs."""
+        self._log(logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leave the weights sparse."""
+        # Optimizers with a moving average overwrite the weights with it at the end.
+        self._require().apply()
+        if self.verbose:
+            print(self.report())
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros over the pruned layers now."""
+        return self._pruner.zeros if self._pruner is not None else 0.0
+
+    def report(self, model: Any = None) -> Report:
+        """Tell what is done to each layer, or why it is skipped.
+
+        Args:
+            model: a built model, to ask before training what would be done to it.
+
+        Raises:
+            ValueError: without a model before training, or as in ``fit``.
+        """
+        if model is not None and model is not self._pruned_model:
+            return Pruner(model, self.structure, self.layers, self.exclude, self.scope).report()
+        if self._pruner is None:
+            raise ValueError("nothing has been pruned yet: give report() the model, or call it after fit")
+        return self._pruner.report()
+
+    def release(self) -> None:
+        """Let the weights train freely again from the next ``fit`` on; their values are left as they are."""
+        self._require().uninstall()
+        self._pruned_model.make_train_function(force=True)
+
+    def _bind(self) -> Pruner:
+        if self._pruner is None or self._pruned_model is not self.model:
+            self._pruner = Pruner(self.model, self.structure, self.layers, self.exclude, self.scope)
+            self._pruned_model = self.model
+            self.step, self._asked = 0, -1
+            self._pruner.prepare()
+            self.method.start(self._pruner.targets)
+        return self._pruner
+
+    def _require(self) -> Pruner:
+        if self._pruner is None:
+            raise ValueError("nothing has been pruned yet: pass the callback to fit first")
+        return self._pruner
+
+    def _advance(self) -> None:
+        """Choose masks anew if the schedule asked for it at any step since it was last asked."""
+        wanted: float | None = None
+        last = False
+        for step in range(self._asked + 1, self.step + 1):
+            due, sparsity = self.schedule(step)
+            if due or step == self.schedule.end_step:
+                wanted, last = sparsity, step == self.schedule.end_step
+        self._asked = self.step
+        if wanted is not None:
+            pruner = self._require()
+            self.method.update(pruner.targets, wanted, pruner.project, last)
+
+    def _log(self, logs: dict[str, Any] | None) -> None:
+        if logs is not None:
+            logs["sparsity"] = self.sparsity
+
+
+def check_structure(structure: Any) -> None:
+    """Raise ValueError unless ``structure`` says where zeros may be."""
+    good = isinstance(structure, (Structure, Mapping)) or callable(structure)
+    if not good or isinstance(structure, type):
+        raise ValueError(
+            f"structure must be a structure such as UnalignedBlock(size=4), a mapping from layer names to structures, "
+            f"or a function of the layer, but is {structure!r}"
+        )

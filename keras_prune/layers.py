@@ -1,0 +1,292 @@
+"""Which weights of a model are pruned, and how each is seen as a matrix."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixView:
+    """How a weight tensor is seen as a matrix ``[rows = output channels, columns = inputs]``.
+
+    Args:
+        rows: axes of the tensor that make up the rows.
+        columns: axes that make up the columns, the slowest first.
+        kernel: those of ``columns`` that are the spatial axes of a convolution.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_prune.layers import MatrixView
+        >>> view = MatrixView(rows=(3,), columns=(0, 1, 2), kernel=(0, 1))
+        >>> view.to_matrix(np.zeros([3, 3, 16, 32])).shape
+        (32, 144)
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+
+    def to_matrix(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the tensor as a matrix."""
+        rows = int(np.prod([tensor.shape[axis] for axis in self.rows]))
+        return tensor.transpose(self.rows + self.columns).reshape(rows, -1)
+
+    def from_matrix(self, matrix: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+        """Return the tensor of the given shape whose matrix this is."""
+        axes = self.rows + self.columns
+        return matrix.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
+
+    def kernel_size(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Spatial size of the kernel; (1, 1) where there is none."""
+        return tuple(int(shape[axis]) for axis in self.kernel) or (1, 1)
+
+
+DENSE = MatrixView(rows=(1,), columns=(0,))
+CONV_1D = MatrixView(rows=(2,), columns=(0, 1), kernel=(0,))
+CONV_2D = MatrixView(rows=(3,), columns=(0, 1, 2), kernel=(0, 1))
+CONV_3D = MatrixView(rows=(4,), columns=(0, 1, 2, 3), kernel=(0, 1, 2))
+DEPTHWISE_2D = MatrixView(rows=(2, 3), columns=(0, 1), kernel=(0, 1))
+
+Weights = Callable[[Any], dict[str, MatrixView]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRule:
+    """What can be pruned in a type of layer.
+
+    Args:
+        weights: maps a layer to its weights' attribute names and their views.
+        role: ``"convolution"`` and ``"dense"`` layers are pruned by default, except the first convolution and the last
+            of all; any other role only when the layer is named.
+        obstacle: maps a layer to the reason why it cannot be pruned, or None.
+    """
+
+    weights: Weights
+    role: str
+    obstacle: Callable[[Any], str | None] = lambda layer: None
+
+
+def _grouped(layer: Any) -> str | None:
+    groups = getattr(layer, "groups", 1)
+    return f"its {groups} groups read different inputs, which no block structure can share" if groups > 1 else None
+
+
+def _depthwise_name(layer: Any) -> str:
+    return "depthwise_kernel" if hasattr(layer, "depthwise_kernel") else "kernel"
+
+
+# By class name, so that Keras 3 and tf_keras need not both be there; subclasses are found through their base classes.
+RULES: dict[str, LayerRule] = {
+    "Dense": LayerRule(lambda layer: {"kernel": DENSE}, "dense"),
+    "Conv1D": LayerRule(lambda layer: {"kernel": CONV_1D}, "convolution", _grouped),
+    "Conv2D": LayerRule(lambda layer: {"kernel": CONV_2D}, "convolution", _grouped),
+    "Conv3D": LayerRule(lambda layer: {"kernel": CONV_3D}, "convolution", _grouped),
+    "DepthwiseConv2D": LayerRule(lambda layer: {_depthwise_name(layer): DEPTHWISE_2D}, "depthwise"),
+    "Conv2DTranspose": LayerRule(lambda layer: {}, "other", lambda layer: "transposed convolutions stay dense"),
+}
+
+
+@dataclasses.dataclass
+class Candidate:
+    """One weight, or one layer without any, and what is to be done with it."""
+
+    path: str
+    layer: Any
+    weight_name: str = ""
+    variable: Any = None
+    view: MatrixView | None = None
+    role: str = "other"
+    named: bool = False
+    """Whether the user asked for exactly this layer; then an obstacle is an error."""
+    skipped: str | None = None
+    """Why the weight stays dense, or None if it is to be pruned."""
+
+    @property
+    def kind(self) -> str:
+        """The layer's class name."""
+        return type(self.layer).__name__
+
+
+LayerSpec = Any
+"""None, a layer name, path or pattern, a compiled regular expression, a layer, a predicate, or a sequence of these."""
+
+
+def find_weights(model: Any, layers: LayerSpec = None, exclude: LayerSpec = None) -> list[Candidate]:
+    """List all layers of a model that have weights, and marks which are to be pruned.
+
+    Args:
+        model: a built Keras model.
+        layers: which layers to prune. None: all convolutions and dense layers except the first convolution and the last
+            layer of either type, which makes the classification; depthwise convolutions stay dense. Otherwise a layer's
+            name, its path in nested models (``"backbone/conv1"``), a pattern of either (``"block_*"``), a compiled
+            regular expression (searched in the path), a layer, a predicate ``layer -> bool``, or a sequence of these.
+            A pattern leaves depthwise convolutions dense, all else takes what it names.
+        exclude: layers to leave dense, given in the same ways.
+
+    Returns:
+        The layers in the order of the model, each with its weight and with the reason if it stays dense.
+
+    Raises:
+        ValueError: the model is not built, a name or pattern fits no layer, or a named layer cannot be pruned.
+    """
+    found = [c for path, layer in walk(model) for c in _candidates(path, layer)]
+    if not found:
+        raise ValueError(
+            f"model {model.name!r} has no weights yet: build it before pruning, with model.build(input_shape) or by "
+            "calling it on a batch"
+        )
+    if layers is None:
+        _choose_default(found)
+    else:
+        _choose(found, _as_list(layers))
+    for spec in _as_list(exclude) if exclude is not None else []:
+        for candidate in _match(found, spec)[0]:
+            candidate.skipped = candidate.skipped or "excluded"
+    return found
+
+
+def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, layer) for all layers inside a model, nested ones included, each once and in order."""
+    seen: set[int] = set()
+
+    def visit(parent: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for layer in _children(parent):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            yield prefix + layer.name, layer
+            yield from visit(layer, prefix + layer.name + "/")
+
+    return visit(model, prefix)
+
+
+def _children(layer: Any) -> list[Any]:
+    # Models list their layers in the order of computation; other layers in the order of their attributes.
+    own = getattr(layer, "layers", None)
+    if isinstance(own, (list, tuple)):
+        return list(own)
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def rule_for(layer: Any) -> LayerRule | None:
+    """Find the rule of the layer's class or of the nearest base class that has one."""
+    for cls in type(layer).__mro__:
+        if cls.__name__ in RULES:
+            return RULES[cls.__name__]
+    return None
+
+
+def _candidates(path: str, layer: Any) -> list[Candidate]:
+    rule = rule_for(layer)
+    if rule is None:
+        own = [w for w in getattr(layer, "_trainable_variables", []) or getattr(layer, "_trainable_weights", [])]
+        if not own:
+            return []
+        return [Candidate(path, layer, skipped=f"{type(layer).__name__} has no weight matrix to prune")]
+    obstacle = rule.obstacle(layer)
+    if obstacle is None and not layer.built:
+        # Layers that the model never calls stay unbuilt; a model of only such layers is reported as unbuilt.
+        return []
+    if obstacle is not None:
+        return [Candidate(path, layer, role=rule.role, skipped=obstacle)]
+    result = []
+    for name, view in rule.weights(layer).items():
+        # Keras keeps the variable behind a property that may compute, for instance to add a low-rank update.
+        variable = getattr(layer, "_" + name, None)
+        if variable is None:
+            variable = getattr(layer, name)
+        candidate = Candidate(path, layer, name, variable, view, rule.role)
+        dtype = str(getattr(variable.dtype, "name", variable.dtype))
+        if "float" not in dtype or "float8" in dtype:
+            candidate.skipped = f"its {name} is of type {dtype}; prune before quantizing"
+        elif getattr(layer, "lora_enabled", False):
+            candidate.skipped = "LoRA is enabled: merge the update into the kernel first"
+        result.append(candidate)
+    return result
+
+
+def _choose_default(found: list[Candidate]) -> None:
+    usual = [c for c in found if c.role in ("convolution", "dense") and c.variable is not None]
+    convolutions = [c for c in usual if c.role == "convolution"]
+    for candidate in found:
+        if candidate.skipped is not None:
+            continue
+        if candidate.role == "depthwise":
+            candidate.skipped = "depthwise convolutions stay dense unless named"
+        elif candidate.role not in ("convolution", "dense"):
+            candidate.skipped = f"{candidate.kind} stays dense unless named"
+        elif usual and candidate.layer is usual[-1].layer:
+            candidate.skipped = "the last layer stays dense unless named"
+        elif convolutions and candidate.layer is convolutions[0].layer:
+            candidate.skipped = "the first convolution stays dense unless named"
+        elif not candidate.layer.trainable:
+            candidate.skipped = "frozen (trainable=False)"
+
+
+def _choose(found: list[Candidate], specs: list[Any]) -> None:
+    chosen: set[int] = set()
+    for spec in specs:
+        matches, exact = _match(found, spec)
+        for candidate in matches:
+            if exact:
+                if candidate.skipped is not None:
+                    raise ValueError(
+                        f"layer {candidate.path!r} cannot be pruned: {candidate.skipped}. Leave it out of `layers`"
+                    )
+                candidate.named = True
+            elif candidate.role == "depthwise" and not candidate.named:
+                candidate.skipped = "depthwise convolutions stay dense unless named"
+                continue
+            chosen.add(id(candidate))
+    for candidate in found:
+        if candidate.named:
+            candidate.skipped = None
+        elif id(candidate) not in chosen and candidate.skipped is None:
+            candidate.skipped = "not among the chosen layers"
+
+
+def _match(found: list[Candidate], spec: Any) -> tuple[list[Candidate], bool]:
+    """Candidates that a specification means, and whether it names them one by one."""
+    if isinstance(spec, str):
+        exact = [c for c in found if spec in (c.path, c.layer.name, f"{c.path}/{c.weight_name}")]
+        if exact:
+            return exact, True
+        matches = [c for c in found if fnmatch.fnmatchcase(c.path, spec) or fnmatch.fnmatchcase(c.layer.name, spec)]
+        if not matches:
+            raise ValueError(_unknown(found, spec))
+        return matches, False
+    if isinstance(spec, re.Pattern):
+        matches = [c for c in found if spec.search(c.path)]
+        if not matches:
+            raise ValueError(_unknown(found, spec.pattern))
+        return matches, False
+    if hasattr(spec, "weights") and hasattr(spec, "built"):
+        matches = [c for c in found if c.layer is spec]
+        if not matches:
+            raise ValueError(f"layer {getattr(spec, 'name', spec)!r} is not part of the model or has no weights")
+        return matches, True
+    if callable(spec):
+        # A predicate sees every layer, and what it takes of those that cannot be pruned is skipped.
+        return [c for c in found if c.variable is not None and spec(c.layer)], False
+    raise ValueError(
+        f"cannot choose layers by {spec!r}: give names, patterns, compiled regular expressions, layers or predicates"
+    )
+
+
+def _unknown(found: list[Candidate], name: str) -> str:
+    paths = [c.path for c in found]
+    near = difflib.get_close_matches(name, paths + [c.layer.name for c in found], n=3)
+    hint = f"did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else f"there are {', '.join(paths)}"
+    return f"no layer with weights is called or matches {name!r}; {hint}"
+
+
+def _as_list(spec: LayerSpec) -> list[Any]:
+    return list(spec) if isinstance(spec, (list, tuple, set, frozenset)) else [spec]

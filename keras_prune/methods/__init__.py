@@ -1,0 +1,10 @@
+"""Methods: how training gets to its masks. One file each; a new one is added by naming it here."""
+
+from __future__ import annotations
+
+from keras_prune.methods.base import Method
+from keras_prune.methods.magnitude import Magnitude
+
+METHODS: dict[str, type[Method]] = {m.name: m for m in (Magnitude,)}
+
+__all__ = ["METHODS", "Magnitude", "Method"]

@@ -1,0 +1,100 @@
+"""A weight under pruning: the variable, its mask, and the constraint that applies the mask inside the training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_prune.layers import Candidate
+from keras_prune.structures.base import Structure
+
+
+class MaskConstraint:
+    """Zeroes masked entries of a weight after each update, and applies the weight's own constraint before.
+
+    The optimizer calls it inside the compiled step. The mask is a variable, so a new mask needs no new trace.
+    """
+
+    def __init__(self, mask: tf.Variable, inner: Callable[[Any], Any] | None) -> None:
+        self.mask = mask
+        self.inner = inner
+
+    def __call__(self, weights: Any) -> tf.Tensor:
+        """Return the constrained weights."""
+        if self.inner is not None:
+            weights = self.inner(weights)
+        values = tf.convert_to_tensor(weights)
+        # Selected, not multiplied: a product would make -0.0 and would keep NaN.
+        return tf.where(self.mask, values, tf.zeros_like(values))
+
+
+class Target:
+    """One weight of a model that is being pruned."""
+
+    def __init__(self, candidate: Candidate, structure: Structure) -> None:
+        assert candidate.view is not None
+        self.path = candidate.path
+        self.layer = candidate.layer
+        self.weight_name = candidate.weight_name
+        self.variable = candidate.variable
+        self.view = candidate.view
+        self.structure = structure
+        self.shape = tuple(int(n) for n in self.variable.shape)
+        self.kernel = self.view.kernel_size(self.shape)
+        self.mask_variable = tf.Variable(tf.ones(self.shape, tf.bool), trainable=False, name="mask")
+        self.zeros = 0.0
+
+    @property
+    def name(self) -> str:
+        """Path of the weight in the model."""
+        return f"{self.path}/{self.weight_name}"
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return int(np.prod(self.shape))
+
+    def install(self) -> bool:
+        """Make the mask act in training steps traced from now on; return whether that was new."""
+        inner = self.variable.constraint
+        if isinstance(inner, MaskConstraint):
+            if inner.mask is self.mask_variable:
+                return False
+            inner = inner.inner  # Left by an earlier pruning of the same model.
+        self.variable.constraint = MaskConstraint(self.mask_variable, inner)
+        return True
+
+    def uninstall(self) -> None:
+        """Give the weight back its own constraint."""
+        installed = self.variable.constraint
+        if isinstance(installed, MaskConstraint) and installed.mask is self.mask_variable:
+            self.variable.constraint = installed.inner
+
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """Return the weight as a float32 matrix ``[rows, columns]``.
+
+        Raises:
+            ValueError: it holds NaN or infinity.
+        """
+        values = tf.cast(tf.convert_to_tensor(self.variable), tf.float32).numpy()
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{self.weight_name} of layer {self.path!r} holds NaN or infinity, so magnitudes cannot be compared. "
+                "The training has diverged: lower the learning rate, or clip gradients"
+            )
+        return self.view.to_matrix(values)
+
+    def set_mask(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Take a new mask ``[rows, columns]`` and apply it to the weight at once."""
+        self.mask_variable.assign(np.ascontiguousarray(self.view.from_matrix(mask, self.shape)))
+        self.zeros = 1.0 - float(np.count_nonzero(mask)) / mask.size
+        self.apply()
+
+    def apply(self) -> None:
+        """Zero the masked entries of the weight now."""
+        values = tf.convert_to_tensor(self.variable)
+        self.variable.assign(tf.where(self.mask_variable, values, tf.zeros_like(values)))
