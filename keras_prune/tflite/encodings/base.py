@@ -1,0 +1,134 @@
+"""What an encoding is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_prune.tflite.custom_options import CustomOptions, Value
+
+# Block heights that are looked for. Taller blocks share each loaded activation among more weights; beyond 16 rows the
+# accumulators of one pixel vector alone fill a register file.
+BLOCK_SIZES = (16, 8, 4, 2)
+# Time of a block beside its multiply-adds (the activation's load, the column's address), in multiply-adds: fits the
+# times measured for blocks of 4 and of 8 rows over the 1x1 layers of MobileNetV1 at the same number of weights
+# (1.39 and 1.13 ms).
+BLOCK_OVERHEAD = 2.4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a matrix `[rows, columns]` and of the kernel, (1, 1) for a fully connected layer, behind its columns."""
+
+    rows: int
+    columns: int
+    kernel: tuple[int, int] = (1, 1)
+
+    @property
+    def channels(self) -> int:
+        return self.columns // (self.kernel[0] * self.kernel[1])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's weights as the matrix `[rows, columns]` float32."""
+
+    matrix: np.ndarray
+    kernel: tuple[int, int] = (1, 1)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.matrix.shape[0], self.matrix.shape[1], self.kernel)
+
+    @cached_property
+    def nonzero(self) -> np.ndarray:
+        """`[rows, columns]` bool."""
+        return self.matrix != 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to store a matrix.
+
+    Attributes:
+        structure: the encoding's name.
+        block: rows a block covers.
+        values: floats that would be stored.
+        metadata_bytes: bytes of metadata, near enough to compare.
+        cost: modelled time, in multiply-adds a pixel.
+        details: what `encode` needs, known to the encoding alone.
+    """
+
+    structure: str
+    block: int
+    values: int
+    metadata_bytes: int
+    cost: float
+    details: Any = field(repr=False, compare=False)
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.values + self.metadata_bytes
+
+
+class Encoding(ABC):
+    """One structure's way between the matrix and the file; `docs/format.md` specifies the file's side."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def detect(self, weights: Weights) -> Iterator[Candidate]:
+        """Yields the ways in which this structure can hold all non-zeros of the matrix."""
+
+    @abstractmethod
+    def options(self, weights: Weights, candidate: Candidate) -> dict[str, Value]:
+        """The structure's own custom options, for a candidate that `detect` gave for these weights."""
+
+    @abstractmethod
+    def locate(self, options: CustomOptions, shape: Shape) -> np.ndarray:
+        """Reads where each stored value belongs.
+
+        Returns:
+            `[n]` int64: the index of each value in the flattened matrix, no index twice; -1 for padding, which is 0.
+
+        Raises:
+            FormatError: a key is missing, out of range or inconsistent with the others.
+        """
+
+    @abstractmethod
+    def block(self, options: CustomOptions, shape: Shape) -> str:
+        """The block's size, in words for `inspect`."""
+
+    def encode(self, weights: Weights, candidate: Candidate) -> tuple[dict[str, Value], np.ndarray]:
+        """Stores a matrix: the structure's own options, and the values `[n]` float32."""
+        options = self.options(weights, candidate)
+        index = self.locate(CustomOptions.of(options, self.name), weights.shape)
+        flat = weights.matrix.reshape(-1)
+        return options, np.where(index < 0, np.float32(0), flat[np.maximum(index, 0)])
+
+    def decode(
+        self, options: CustomOptions, shape: Shape, values: np.ndarray, negative_zero_rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Restores the matrix `[rows, columns]` float32; what is not stored is 0, or -0.0 in the rows `[rows]` marked.
+
+        Raises:
+            FormatError: a key is missing, out of range or inconsistent with the others or with the values.
+        """
+        index = self.locate(options, shape)
+        if index.size != values.size:
+            raise options.fail("structure", f"stores {index.size} values; the values tensor has {values.size}")
+        inside = index >= 0
+        if not inside.all():
+            if np.any(values[~inside]):
+                raise options.fail("structure", "has padding values that are not 0")
+            index, values = index[inside], values[inside]
+        matrix = np.zeros((shape.rows, shape.columns), np.float32)
+        if negative_zero_rows is not None:
+            matrix[negative_zero_rows] = -0.0
+        matrix.reshape(-1)[index] = values
+        return matrix

@@ -1,0 +1,198 @@
+"""Which operators become block-sparse, in which structure, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_prune.tflite import flatbuffer
+from keras_prune.tflite.encodings import ENCODINGS, Candidate, Weights
+from keras_prune.tflite.operators import (
+    WEIGHTS,
+    DenseLayer,
+    custom_code,
+    layer_name,
+    read_dense,
+    replacement,
+)
+
+# Below this share of zeros a layer stays dense: the dense kernels run near the machine's peak and need no index, so
+# that a block-sparse one has to leave out about this much to come out ahead in both time and file size.
+MIN_ZEROS = 0.5
+# A structure that costs at most this much more time than the fastest is as good as it; the smaller file then decides.
+COST_TOLERANCE = 1.02
+
+# Operators with weights that have no block-sparse form; `inspect` lists them with that reason.
+_OTHER_LAYERS = ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BATCH_MATMUL")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operator of the file."""
+
+    subgraph: int
+    index: int
+    operator: Any
+    name: str
+
+
+@dataclass
+class Group:
+    """Operators that share one buffer of weights; all become block-sparse, or none.
+
+    Attributes:
+        buffer: the buffer's index.
+        sites: the operators, with what was read of each.
+        tensors: the weights' tensors, as (subgraph, index).
+        fixed: whether others read the buffer too, so that it must stay as it is.
+        reason: why the group stays dense; empty if it does not.
+        weights: the matrix, where it could be read.
+        candidate: how the matrix is stored.
+    """
+
+    buffer: int
+    sites: list[tuple[Site, DenseLayer]]
+    tensors: set[tuple[int, int]]
+    fixed: bool = False
+    reason: str = ""
+    weights: Weights | None = None
+    candidate: Candidate | None = None
+
+    @property
+    def zeros(self) -> float | None:
+        """Share of weights that are zero."""
+        if self.weights is None:
+            return None
+        return 1.0 - int(np.count_nonzero(self.weights.matrix)) / self.weights.matrix.size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a dense model's layers.
+
+    Attributes:
+        groups: those with fp32 weights that the format could hold.
+        others: the other layers with weights, each with the reason why it stays dense.
+    """
+
+    groups: list[Group]
+    others: list[tuple[Site, str]]
+
+
+def make_plan(model: Any, min_zeros: float, structures: Sequence[str]) -> Plan:
+    """Chooses a structure for every layer that is worth it.
+
+    Args:
+        model: a schema `ModelT`; not changed.
+        min_zeros: share of a layer's weights that must not be stored for it to become block-sparse.
+        structures: names of the structures to choose from.
+
+    Raises:
+        ValueError: weights are NaN or infinite.
+    """
+    groups, others = _collect(model)
+    for group in groups:
+        group.weights = _read_weights(model, group)
+        if not group.reason:
+            _choose(group, min_zeros, structures)
+    return Plan(groups, others)
+
+
+def _operators(model: Any) -> Iterator[Site]:
+    for s, subgraph in enumerate(model.subgraphs):
+        for i, operator in enumerate(subgraph.operators or []):
+            yield Site(s, i, operator, layer_name(subgraph, operator))
+
+
+def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
+    groups: dict[int, Group] = {}
+    others: list[tuple[Site, str]] = []
+    for site in _operators(model):
+        if custom_code(model, site.operator) is not None:
+            continue
+        if replacement(model, site.operator) is None:
+            name = flatbuffer.operator_name(model, site.operator)
+            if name in _OTHER_LAYERS:
+                others.append((site, f"{name} has no block-sparse form"))
+            continue
+        subgraph = model.subgraphs[site.subgraph]
+        layer = read_dense(model, subgraph, site.operator)
+        if isinstance(layer, str):
+            others.append((site, layer))
+            continue
+        tensor = flatbuffer.ints(site.operator.inputs)[WEIGHTS]
+        buffer = int(subgraph.tensors[tensor].buffer)
+        group = groups.setdefault(buffer, Group(buffer, [], set()))
+        group.sites.append((site, layer))
+        group.tensors.add((site.subgraph, tensor))
+    for group in groups.values():
+        group.reason = _why_fixed(model, group)
+        group.fixed = bool(group.reason)
+    return list(groups.values()), others
+
+
+def _why_fixed(model: Any, group: Group) -> str:
+    """A group can change its buffer only if nobody else reads it."""
+    if len({layer.shape for _, layer in group.sites}) > 1:
+        return "weights are shared by layers of different shapes"
+    members = {(site.subgraph, site.index) for site, _ in group.sites}
+    for site in _operators(model):
+        for slot, tensor in enumerate(flatbuffer.ints(site.operator.inputs)):
+            if tensor < 0 or model.subgraphs[site.subgraph].tensors[tensor].buffer != group.buffer:
+                continue
+            if slot != WEIGHTS or (site.subgraph, site.index) not in members:
+                return f"weights are also read by {flatbuffer.operator_name(model, site.operator)} {site.name!r}"
+    for s, subgraph in enumerate(model.subgraphs):
+        for t, tensor in enumerate(subgraph.tensors or []):
+            if tensor.buffer == group.buffer and (s, t) not in group.tensors:
+                return f"weights are also the constant {flatbuffer.text(tensor.name)!r}"
+        for tensor in [*flatbuffer.ints(subgraph.inputs), *flatbuffer.ints(subgraph.outputs)]:
+            if (s, tensor) in group.tensors:
+                return "weights are an input or output of the model"
+    for metadata in model.metadata or []:
+        if metadata.buffer == group.buffer:
+            return "weights are also metadata"
+    return ""
+
+
+def _read_weights(model: Any, group: Group) -> Weights:
+    site, layer = group.sites[0]
+    data = np.asarray(model.buffers[group.buffer].data, np.uint8)
+    matrix = np.frombuffer(data, "<f4").reshape(layer.shape.rows, layer.shape.columns)
+    if not np.isfinite(matrix).all():
+        tensor = flatbuffer.ints(site.operator.inputs)[WEIGHTS]
+        name = flatbuffer.text(model.subgraphs[site.subgraph].tensors[tensor].name)
+        kind = "NaN" if np.isnan(matrix).any() else "infinite"
+        raise ValueError(
+            f"layer {site.name!r}: its weights {name!r} hold {kind} values; "
+            "train or load the layer anew before converting"
+        )
+    return Weights(matrix, layer.shape.kernel)
+
+
+def _choose(group: Group, min_zeros: float, structures: Iterable[str]) -> None:
+    assert group.weights is not None and group.zeros is not None
+    weights, size = group.weights, group.weights.matrix.size
+    if group.zeros == 1.0:
+        group.reason = "all weights are zero"  # and a tensor of no values is no constant to the runtime
+        return
+    if group.zeros < min_zeros:
+        group.reason = f"{group.zeros:.1%} zeros; at least {min_zeros:.1%} are worth it"
+        return
+    found = [candidate for name in structures for candidate in ENCODINGS[name].detect(weights)]
+    worth_it = [candidate for candidate in found if candidate.values <= (1.0 - min_zeros) * size]
+    if not worth_it:
+        best = max((1.0 - candidate.values / size for candidate in found), default=0.0)
+        group.reason = (
+            f"{group.zeros:.1%} zeros, but no block structure leaves out more than {max(best, 0.0):.1%} of the weights;"
+            f" at least {min_zeros:.1%} are worth it"
+        )
+        return
+    fastest = min(candidate.cost for candidate in worth_it)
+    group.candidate = min(
+        (candidate for candidate in worth_it if candidate.cost <= COST_TOLERANCE * fastest),
+        key=lambda candidate: candidate.bytes,
+    )
