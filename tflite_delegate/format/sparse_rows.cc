@@ -1,0 +1,159 @@
+#include "tflite_delegate/format/sparse_rows.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "tflite_delegate/format/lowering.h"
+
+namespace block_sparse::format {
+namespace {
+
+// Blocks are cheaper to finish at multiples of their height, a whole group of rows at once.
+constexpr double kUnalignedPenalty = 1.03;
+// Reordering scatters the stores, which is worth it only for a saving that shows.
+constexpr double kReorderedPenalty = 1.03;
+// Rows considered as the next one of a group.
+constexpr int kCandidates = 32;
+// More rows than any layer has are left as they are, so that a tiny file cannot ask for much time.
+constexpr int32_t kMaxReorderedRows = 1 << 16;
+
+size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+// Rows in groups of `group` that share columns: a group begins with the first row left, in order of length and then of
+// columns, and takes in turn the candidate that has most columns in common with the group so far.
+std::vector<int32_t> SimilarOrder(const SparseRows& entries, int group) {
+  std::vector<int32_t> sorted(Index(entries.rows));
+  for (int32_t r = 0; r < entries.rows; ++r) sorted[Index(r)] = r;
+  const auto begin = [&entries](int32_t r) { return entries.column.data() + entries.begin[Index(r)]; };
+  const auto end = [&entries](int32_t r) { return entries.column.data() + entries.begin[Index(r) + 1]; };
+  std::stable_sort(sorted.begin(), sorted.end(), [&](int32_t a, int32_t b) {
+    const std::ptrdiff_t length_a = end(a) - begin(a), length_b = end(b) - begin(b);
+    if (length_a != length_b) return length_a > length_b;
+    return std::lexicographical_compare(begin(a), end(a), begin(b), end(b));
+  });
+
+  // Rows left are a linked list through `next`, in sorted order; place `rows` is its head and its end.
+  const int32_t head = entries.rows;
+  std::vector<int32_t> next(Index(entries.rows) + 1);
+  for (int32_t i = 0; i < entries.rows; ++i) next[Index(i)] = i + 1;
+  next[Index(head)] = entries.rows == 0 ? head : 0;
+  std::vector<int32_t> seen_by(Index(entries.columns), -1);  // the last group that has the column
+  std::vector<int32_t> order;
+  order.reserve(Index(entries.rows));
+  while (next[Index(head)] != head) {
+    const int32_t id = static_cast<int32_t>(order.size()) / group;
+    int32_t before_best = head;
+    if (order.size() % static_cast<size_t>(group) != 0) {
+      int64_t most = -1;
+      int32_t before = head;
+      for (int c = 0; c < kCandidates && next[Index(before)] != head; ++c, before = next[Index(before)]) {
+        const int32_t row = sorted[Index(next[Index(before)])];
+        int64_t common = 0;
+        for (const int32_t* column = begin(row); column != end(row); ++column) common += seen_by[Index(*column)] == id;
+        if (common > most) {
+          most = common;
+          before_best = before;
+        }
+      }
+    }
+    const int32_t taken = next[Index(before_best)];
+    next[Index(before_best)] = next[Index(taken)];
+    const int32_t row = sorted[Index(taken)];
+    order.push_back(row);
+    for (const int32_t* column = begin(row); column != end(row); ++column) seen_by[Index(*column)] = id;
+  }
+  return order;
+}
+
+// Blocks of `height` that cover all entries, the rows in `order`: the fewest there are for a column, its topmost entry
+// left beginning the next block, or the groups of rows that have an entry.
+int64_t CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order, int32_t height, bool aligned) {
+  std::vector<int32_t> covered(Index(entries.columns), 0);  // rows below this one have their block
+  int64_t blocks = 0;
+  for (int32_t r = 0; r < entries.rows; ++r) {
+    const int32_t row = order[Index(r)];
+    const int32_t block_end = (aligned ? r / height * height : r) + height;
+    for (uint32_t i = entries.begin[Index(row)]; i < entries.begin[Index(row) + 1]; ++i) {
+      int32_t& until = covered[Index(entries.column[i])];
+      if (r >= until) {
+        until = block_end;
+        ++blocks;
+      }
+    }
+  }
+  return blocks;
+}
+
+struct Plan {
+  int32_t height = 1;
+  bool aligned = true;
+  const std::vector<int32_t>* order = nullptr;
+  int64_t blocks = 0;
+  double cost = 0;
+};
+
+void Build(const SparseRows& entries, const Plan& plan, LoweredMatrix* matrix) {
+  const std::vector<int32_t>& order = *plan.order;
+  // Column-major order of the entries, by a counting sort.
+  std::vector<uint32_t> cursor(Index(entries.columns) + 1, 0);
+  for (int32_t column : entries.column) ++cursor[Index(column) + 1];
+  for (size_t c = 0; c < Index(entries.columns); ++c) cursor[c + 1] += cursor[c];
+  std::vector<int32_t> entry_row(entries.column.size());
+  std::vector<uint32_t> entry(entries.column.size());
+  for (int32_t r = 0; r < entries.rows; ++r) {
+    const int32_t row = order[Index(r)];
+    for (uint32_t i = entries.begin[Index(row)]; i < entries.begin[Index(row) + 1]; ++i) {
+      const uint32_t at = cursor[Index(entries.column[i])]++;
+      entry_row[at] = r;
+      entry[at] = i;
+    }
+  }
+  VerticalBlocks blocks;
+  blocks.block = plan.height;
+  blocks.start_row.reserve(static_cast<size_t>(plan.blocks));
+  blocks.column.reserve(static_cast<size_t>(plan.blocks));
+  std::vector<float> values(static_cast<size_t>(plan.blocks) * Index(plan.height), 0.0f);
+  for (size_t i = 0; i < entry.size(); ++i) {
+    const int32_t column = entries.column[entry[i]], row = entry_row[i];
+    if (blocks.column.empty() || blocks.column.back() != column || row >= blocks.start_row.back() + plan.height) {
+      blocks.column.push_back(column);
+      blocks.start_row.push_back(plan.aligned ? row / plan.height * plan.height : row);
+    }
+    const size_t block = blocks.column.size() - 1;
+    values[block * Index(plan.height) + Index(row - blocks.start_row.back())] = entries.value[entry[i]];
+  }
+  LowerBlocks(entries.rows, entries.columns, blocks, values.data(), matrix);
+}
+
+}  // namespace
+
+void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix) {
+  std::vector<int32_t> own(Index(entries.rows));
+  for (int32_t r = 0; r < entries.rows; ++r) own[Index(r)] = r;
+  std::vector<int32_t> similar;
+  if (entries.rows <= kMaxReorderedRows) similar = SimilarOrder(entries, 8);
+
+  Plan best;
+  best.order = &own;
+  best.blocks = static_cast<int64_t>(entries.column.size());
+  best.cost = 2.0 * static_cast<double>(best.blocks);
+  for (std::vector<int32_t>* order : {&own, &similar}) {
+    if (order->empty()) continue;
+    for (int32_t height : {2, 4, 8}) {
+      for (bool aligned : {true, false}) {
+        Plan plan;
+        plan.height = height;
+        plan.aligned = aligned;
+        plan.order = order;
+        plan.blocks = CountBlocks(entries, *order, height, aligned);
+        plan.cost = static_cast<double>(plan.blocks) * (height + 1) * (aligned ? 1.0 : kUnalignedPenalty) *
+                    (order == &own ? 1.0 : kReorderedPenalty);
+        if (plan.cost < best.cost) best = plan;
+      }
+    }
+  }
+  Build(entries, best, matrix);
+  if (best.order == &similar) matrix->row_channel = similar;
+}
+
+}  // namespace block_sparse::format

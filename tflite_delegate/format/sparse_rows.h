@@ -1,0 +1,30 @@
+// Single entries to the lowered form: which rows to put beside each other, and how many of them a block should span.
+#ifndef TFLITE_DELEGATE_FORMAT_SPARSE_ROWS_H_
+#define TFLITE_DELEGATE_FORMAT_SPARSE_ROWS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/format/lowered.h"
+
+namespace block_sparse::format {
+
+// Entries of row r are [begin[r], begin[r + 1]); within a row the columns ascend strictly.
+struct SparseRows {
+  int32_t rows = 0;
+  int32_t columns = 0;
+  std::vector<uint32_t> begin;  // rows + 1
+  std::vector<int32_t> column;
+  std::vector<float> value;
+};
+
+// A block of p rows costs p multiply-adds and one load of the input. Where neighbouring rows have entries in the same
+// columns, one block of 2, 4 or 8 rows serves several entries with one load; where they do not, it multiplies by zeros.
+// So a few ways are counted exactly and the cheapest is built: heights 1, 2, 4 and 8; blocks at any row or at multiples
+// of the height; rows in their own order or reordered so that similar ones meet (then `row_channel` is set). Reordering
+// chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows.
+void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix);
+
+}  // namespace block_sparse::format
+
+#endif  // TFLITE_DELEGATE_FORMAT_SPARSE_ROWS_H_
