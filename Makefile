@@ -1,0 +1,84 @@
+# Everything is installed from package registries, under build/ and .venv, by tools/setup.sh, which every target runs
+# first and which does nothing the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+BAZEL ?= tools/bazel
+DELEGATE := //tflite_delegate:libblock_sparse_delegate.so
+CPP_SOURCES = $$(find tflite_delegate tests benchmarks -name '*.cc' -o -name '*.h')
+
+# TensorFlow's start-up messages would bury what a target prints.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+export PYTHONUNBUFFERED = 1
+
+.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test demo bench-selection \
+  bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install all that the other targets need
+	@tools/setup.sh
+
+build: ## the delegate, bazel-bin/tflite_delegate/libblock_sparse_delegate.so
+	@tools/setup.sh build
+	$(BAZEL) build $(DELEGATE)
+
+format: ## rewrite the sources in the project's style
+	@tools/setup.sh python
+	$(PYTHON) -m ruff check --fix-only --quiet .
+	$(PYTHON) -m ruff format --quiet .
+	.venv/bin/clang-format -i $(CPP_SOURCES)
+
+lint: ## ruff, mypy, clang-format
+	@tools/setup.sh python
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/clang-format --dry-run -Werror $(CPP_SOURCES)
+
+test-cpp: ## C++ tests on this machine
+	@tools/setup.sh build
+	$(BAZEL) test //tests/cpp/...
+
+test-sanitizers: ## C++ tests with address, undefined-behaviour and thread sanitizers
+	@tools/setup.sh build
+	$(BAZEL) test --config=asan --config=ubsan //tests/cpp/...
+	$(BAZEL) test --config=tsan --test_tag_filters=threads //tests/cpp/...
+
+test-cpp-aarch64: ## C++ tests on AArch64 under qemu
+	@tools/setup.sh build aarch64
+	$(BAZEL) test --config=aarch64 //tests/cpp/...
+
+test-python: ## Python tests here, and the delegate in an AArch64 Python under qemu
+	@tools/setup.sh python build aarch64
+	$(BAZEL) build --config=aarch64 $(DELEGATE)
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m pytest tests/python tests/aarch64
+
+# One at a time and in this order, whatever -j says: two builds would only wait for one another.
+test: ## everything above; what continuous integration runs
+	@tools/setup.sh python build aarch64
+	@for part in lint test-cpp test-sanitizers test-cpp-aarch64 test-python; do \
+	  echo "== $$part"; started=$$SECONDS; \
+	  $(MAKE) --no-print-directory $$part; \
+	  echo "== $$part passed in $$((SECONDS - started)) s"; \
+	done
+
+demo: ## train, prune, convert and run a network on Fashion-MNIST; figures and pictures in build/demo
+	@tools/setup.sh python build data
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m demo
+
+bench-selection: ## block selection algorithms, to build/bench/selection.jsonl
+	@tools/setup.sh python
+	$(PYTHON) benchmarks/selection.py
+
+bench: bench-selection ## all benchmarks
+
+clean: ## remove what was built; installed packages stay
+	rm -rf build/demo build/bench
+	[ ! -x /usr/bin/bazel-4 ] || $(BAZEL) clean
