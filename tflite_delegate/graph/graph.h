@@ -25,6 +25,8 @@ class Graph {
   // --- Building ---
   // A value that an op will produce. Planar if it is 4-D with more than one pixel, unless `interleaved` is asked for.
   int AddValue(const Dims& dims, bool interleaved = false);
+  // Planar whatever its size, for an op that can write nothing else; follow it with Interleaved().
+  int AddPlanarValue(const Dims& dims);
   int AddConstant(const Dims& dims, const float* data);
   // A value that the caller supplies, interleaved.
   int AddInput(const Dims& dims);
@@ -36,7 +38,6 @@ class Graph {
   void AddOutput(int value);
 
   const Value& value(int id) const { return values_[id]; }
-  Value& value(int id) { return values_[id]; }
 
   // --- Preparing ---
   // Fuses, plans layout and memory, lets the ops pack. The graph cannot be changed afterwards.
@@ -46,6 +47,10 @@ class Graph {
   // Pointers in the order of AddInput and AddOutput; they may change from run to run.
   void Run(const float* const* inputs, float* const* outputs, ThreadPool* pool);
 
+  // Times every op of every run from now on; Profile gives a line an op: mean time and what it did.
+  void EnableProfile(bool enable) { profile_ns_.assign(enable ? ops_.size() : 0, 0); }
+  std::vector<std::string> Profile() const;
+
   size_t input_count() const { return inputs_.size(); }
   size_t output_count() const { return outputs_.size(); }
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
@@ -54,17 +59,22 @@ class Graph {
  private:
   void RemoveUnusedOps();
   void InsertZeroBorders();
+  void AliasConcatenations();
   bool PlanMemory();
+  int Root(int value) const;       // the value in whose memory it lies
+  size_t Floats(int value) const;  // memory it takes
 
   std::vector<Value> values_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<int> inputs_, outputs_;
   std::vector<std::pair<int, int>> transposed_;  // value, the same value in the other layout
 
-  std::vector<int> alias_;           // value -> value whose memory it uses, or -1
-  std::vector<int64_t> offset_;      // value -> floats from the arena's start, or -1 when outside it
-  std::vector<float*> data_;         // by value id, for RunContext
-  std::vector<size_t> scratch_at_;   // by op
+  std::vector<int> alias_;         // value -> value in whose memory it lies, or -1
+  std::vector<int64_t> alias_at_;  // floats from there
+  std::vector<float*> data_;       // by value; outside the arena only while Run
+  std::vector<float*> scratch_;    // by op
+  std::vector<int64_t> profile_ns_;  // by op; empty: off
+  int64_t profiled_runs_ = 0;
   float* arena_ = nullptr;
   size_t arena_floats_ = 0;
 };

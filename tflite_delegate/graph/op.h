@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "tflite_delegate/graph/thread_pool.h"
@@ -51,6 +52,21 @@ class Op {
 
   // No allocation, no failure.
   virtual void Run(const RunContext& context) const = 0;
+
+  // --- Fusion: what an op is, and what it can take in. ---
+  // inputs[0] + inputs[1] of equal shapes, then a clamp.
+  virtual bool IsAdd(float* /*low*/, float* /*high*/) const { return false; }
+  // A clamp and nothing else.
+  virtual bool IsClamp(float* /*low*/, float* /*high*/) const { return false; }
+  // Zeros around inputs[0]'s image and nothing else.
+  virtual bool IsZeroPad(Border* /*border*/) const { return false; }
+  // Take over an addition of `residual` to the output followed by a clamp; a clamp; a zero border around inputs[0]
+  // (which the graph then replaces by the unpadded image). False: it stays as it is.
+  virtual bool FuseResidual(int /*residual*/, float /*low*/, float /*high*/) { return false; }
+  virtual bool FuseClamp(float /*low*/, float /*high*/) { return false; }
+  virtual bool FuseZeroPad(const Border& /*border*/) { return false; }
+  // All inputs stand one after the other along the channels of the planar output: they may then be produced there.
+  virtual bool ConcatenatesChannels() const { return false; }
 
   std::vector<int> inputs;  // value ids; -1 for an absent optional one
   int output;

@@ -16,6 +16,8 @@ class Planner {
  public:
   explicit Planner(std::vector<Value>* values);
 
+  const Value& value(int id) const { return values_[id]; }
+
   void SamePlanes(int a, int b);
   // Rows of this value must be at least `row` floats apart.
   void MinRow(int value, int32_t row);

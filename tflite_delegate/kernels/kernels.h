@@ -6,6 +6,7 @@
 // Simd: Vec is a vector of kLanes floats. Load and Store take any alignment; LoadN and StoreN touch the first n lanes
 // only and load zeros elsewhere. Max(bound, v), Min(bound, v) and Clamp give NaN where v is NaN. Fma(sum, a, b) is
 // sum + a * b. Weights<B> holds the B weights of a block; its Fma<k>(sum, x) is sum + x * weight[k].
+// Rows<B> is a vector of B floats, one a row: Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of `with`.
 //
 // Kernels are stateless: no allocation, no threads; the caller picks the part of the output. They know no TFLite type.
 #ifndef TFLITE_DELEGATE_KERNELS_KERNELS_H_

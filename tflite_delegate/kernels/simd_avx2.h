@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "tflite_delegate/kernels/simd_avx_rows.h"
+
 namespace block_sparse {
 namespace kernels {
 namespace avx2 {
@@ -13,6 +15,7 @@ struct Simd {
   static constexpr int kLanes = 8;
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {6, 6, 3, 1};
+  static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
 
   static Vec Zero() { return _mm256_setzero_ps(); }
   static Vec Set1(float x) { return _mm256_set1_ps(x); }
@@ -44,6 +47,10 @@ struct Simd {
       return _mm256_fmadd_ps(x, _mm256_broadcast_ss(weights + kLane), sum);
     }
   };
+
+  // kRows neighbouring rows of one column (kernels.h).
+  template <int kRows>
+  using Rows = AvxRows<Simd, kRows>;
 
  private:
   static __m256i Mask(int n) {

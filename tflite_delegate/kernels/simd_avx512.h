@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "tflite_delegate/kernels/simd_avx_rows.h"
+
 namespace block_sparse {
 namespace kernels {
 namespace avx512 {
@@ -13,6 +15,7 @@ struct Simd {
   static constexpr int kLanes = 16;
   // Widest tile, in vectors, whose accumulators, weights and inputs stay in the 32 registers, by log2(block).
   static constexpr int kMaxTile[4] = {12, 12, 6, 3};
+  static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
 
   static Vec Zero() { return _mm512_setzero_ps(); }
   static Vec Set1(float x) { return _mm512_set1_ps(x); }
@@ -42,6 +45,10 @@ struct Simd {
       return _mm512_fmadd_ps(x, lane[kLane], sum);
     }
   };
+
+  // kRows neighbouring rows of one column (kernels.h).
+  template <int kRows>
+  using Rows = AvxRows<Simd, kRows>;
 
  private:
   static __mmask16 Mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }

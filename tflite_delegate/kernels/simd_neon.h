@@ -13,6 +13,7 @@ struct Simd {
   static constexpr int kLanes = 4;
   // 32 registers: block 4 takes 28 accumulators, 1 register of weights and 3 of inputs in flight.
   static constexpr int kMaxTile[4] = {12, 12, 7, 3};
+  static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
 
   static Vec Zero() { return vdupq_n_f32(0.0f); }
   static Vec Set1(float x) { return vdupq_n_f32(x); }
@@ -50,6 +51,44 @@ struct Simd {
       return vfmaq_laneq_f32(sum, x, quad[kLane / 4], kLane % 4);
     }
   };
+
+  // kRows neighbouring rows of one column (kernels.h).
+  template <int kRows>
+  struct Rows {
+    float32x4_t quad[kRows / 4];
+
+    static Rows Zero() {
+      Rows v;
+      for (int k = 0; k < kRows / 4; k++) v.quad[k] = vdupq_n_f32(0.0f);
+      return v;
+    }
+    static Rows Load(const float* p) {
+      Rows v;
+      for (int k = 0; k < kRows / 4; k++) v.quad[k] = vld1q_f32(p + 4 * k);
+      return v;
+    }
+    static void Store(float* p, Rows v) {
+      for (int k = 0; k < kRows / 4; k++) vst1q_f32(p + 4 * k, v.quad[k]);
+    }
+    static Rows Fma(Rows sum, Rows a, const float* x) {
+      const float32x4_t all = vld1q_dup_f32(x);
+      for (int k = 0; k < kRows / 4; k++) sum.quad[k] = vfmaq_f32(sum.quad[k], a.quad[k], all);
+      return sum;
+    }
+    static Rows Add(Rows a, Rows b) {
+      for (int k = 0; k < kRows / 4; k++) a.quad[k] = vaddq_f32(a.quad[k], b.quad[k]);
+      return a;
+    }
+    static Rows Clamp(Rows v, float low, float high) {
+      for (int k = 0; k < kRows / 4; k++) v.quad[k] = Simd::Clamp(v.quad[k], vdupq_n_f32(low), vdupq_n_f32(high));
+      return v;
+    }
+    template <int kRow>
+    static Rows Replace(Rows v, Rows with) {
+      v.quad[kRow / 4] = vcopyq_laneq_f32(v.quad[kRow / 4], kRow % 4, with.quad[kRow / 4], kRow % 4);
+      return v;
+    }
+  };
 };
 
 template <>
@@ -69,6 +108,43 @@ struct Simd::Weights<1> {
   template <int kLane>
   Vec Fma(Vec sum, Vec x) const {
     return vfmaq_f32(sum, x, all);
+  }
+};
+
+template <>
+struct Simd::Rows<2> {
+  float32x2_t pair;
+
+  static Rows Zero() { return {vdup_n_f32(0.0f)}; }
+  static Rows Load(const float* p) { return {vld1_f32(p)}; }
+  static void Store(float* p, Rows v) { vst1_f32(p, v.pair); }
+  static Rows Fma(Rows sum, Rows a, const float* x) { return {vfma_f32(sum.pair, a.pair, vld1_dup_f32(x))}; }
+  static Rows Add(Rows a, Rows b) { return {vadd_f32(a.pair, b.pair)}; }
+  static Rows Clamp(Rows v, float low, float high) {
+    return {vmin_f32(vdup_n_f32(high), vmax_f32(vdup_n_f32(low), v.pair))};
+  }
+  template <int kRow>
+  static Rows Replace(Rows v, Rows with) {
+    return {vcopy_lane_f32(v.pair, kRow, with.pair, kRow)};
+  }
+};
+
+template <>
+struct Simd::Rows<1> {
+  float row;
+
+  static Rows Zero() { return {0.0f}; }
+  static Rows Load(const float* p) { return {*p}; }
+  static void Store(float* p, Rows v) { *p = v.row; }
+  static Rows Fma(Rows sum, Rows a, const float* x) { return {__builtin_fmaf(a.row, *x, sum.row)}; }
+  static Rows Add(Rows a, Rows b) { return {a.row + b.row}; }
+  static Rows Clamp(Rows v, float low, float high) {
+    const float raised = low > v.row ? low : v.row;
+    return {high < raised ? high : raised};
+  }
+  template <int kRow>
+  static Rows Replace(Rows, Rows with) {
+    return with;
   }
 };
 

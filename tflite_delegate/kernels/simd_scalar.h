@@ -10,6 +10,7 @@ struct Simd {
   using Vec = float;
   static constexpr int kLanes = 1;
   static constexpr int kMaxTile[4] = {8, 4, 2, 1};
+  static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
 
   static Vec Zero() { return 0.0f; }
   static Vec Set1(float x) { return x; }
@@ -36,6 +37,39 @@ struct Simd {
     template <int kLane>
     Vec Fma(Vec sum, Vec x) const {
       return sum + x * weights[kLane];
+    }
+  };
+
+  // kRows neighbouring rows of one column (kernels.h).
+  template <int kRows>
+  struct Rows {
+    float row[kRows];
+
+    static Rows Zero() { return {}; }
+    static Rows Load(const float* p) {
+      Rows v;
+      for (int k = 0; k < kRows; k++) v.row[k] = p[k];
+      return v;
+    }
+    static void Store(float* p, Rows v) {
+      for (int k = 0; k < kRows; k++) p[k] = v.row[k];
+    }
+    static Rows Fma(Rows sum, Rows a, const float* x) {
+      for (int k = 0; k < kRows; k++) sum.row[k] += a.row[k] * *x;
+      return sum;
+    }
+    static Rows Add(Rows a, Rows b) {
+      for (int k = 0; k < kRows; k++) a.row[k] += b.row[k];
+      return a;
+    }
+    static Rows Clamp(Rows v, float low, float high) {
+      for (int k = 0; k < kRows; k++) v.row[k] = Simd::Clamp(v.row[k], low, high);
+      return v;
+    }
+    template <int kRow>
+    static Rows Replace(Rows v, Rows with) {
+      v.row[kRow] = with.row[kRow];
+      return v;
     }
   };
 };

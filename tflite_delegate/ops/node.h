@@ -55,6 +55,10 @@ class Node {
 // fp32, not quantised, not sparse, of at most 5 dimensions, none of them unknown or 0.
 std::string CheckFloat(const TfLiteTensor* tensor, const char* what);
 std::string CheckConstant(const TfLiteTensor* tensor, const char* what);
+// The same for the block-sparse operators, whose messages stand behind the op's name: inputs 0 and 1 are fp32, the values
+// constant and one-dimensional; a bias, if any, is constant and has `rows` entries.
+std::string CheckSparseInputs(const Node& node);
+std::string CheckSparseBias(const Node& node, int32_t rows);
 inline const float* Floats(const TfLiteTensor* tensor) { return static_cast<const float*>(tensor->data.data); }
 graph::Dims DimsOf(const TfLiteTensor* tensor);
 // Fused activation of a builtin op -> clamp bounds; false if it is another kind.

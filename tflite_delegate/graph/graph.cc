@@ -1,0 +1,324 @@
+#include "tflite_delegate/graph/graph.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <new>
+
+#include "tflite_delegate/graph/fusion.h"
+#include "tflite_delegate/graph/layout_ops.h"
+#include "tflite_delegate/graph/planner.h"
+
+namespace block_sparse {
+namespace graph {
+
+namespace {
+
+constexpr size_t kAlignFloats = 16;  // a cache line
+
+size_t RoundUp(size_t floats) { return (floats + kAlignFloats - 1) / kAlignFloats * kAlignFloats; }
+
+int64_t Nanoseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+bool HasPixels(const Dims& dims) { return dims.size() == 4 && static_cast<int64_t>(dims[1]) * dims[2] > 1; }
+
+}  // namespace
+
+Graph::~Graph() { free(arena_); }
+
+int Graph::AddValue(const Dims& dims, bool interleaved) {
+  Value value;
+  value.dims = dims;
+  value.layout = HasPixels(dims) && !interleaved ? Layout::kPlanar : Layout::kInterleaved;
+  values_.push_back(std::move(value));
+  return static_cast<int>(values_.size()) - 1;
+}
+
+int Graph::AddPlanarValue(const Dims& dims) {
+  const int id = AddValue(dims);
+  values_[id].layout = Layout::kPlanar;
+  return id;
+}
+
+int Graph::AddConstant(const Dims& dims, const float* data) {
+  const int id = AddValue(dims, true);
+  values_[id].constant = data;
+  return id;
+}
+
+int Graph::AddInput(const Dims& dims) {
+  const int id = AddValue(dims, true);
+  inputs_.push_back(id);
+  return id;
+}
+
+int Graph::Planar(int value) {
+  if (values_[value].layout == Layout::kPlanar || !HasPixels(values_[value].dims)) return value;
+  for (const auto& [from, to] : transposed_) {
+    if (from == value) return to;
+  }
+  const int planar = AddValue(values_[value].dims);
+  AddOp(MakeToPlanar(value, planar));
+  transposed_.push_back({value, planar});
+  return planar;
+}
+
+int Graph::Interleaved(int value) {
+  if (values_[value].layout == Layout::kInterleaved) return value;
+  for (const auto& [from, to] : transposed_) {
+    if (from == value) return to;
+  }
+  const int interleaved = AddValue(values_[value].dims, true);
+  AddOp(MakeToInterleaved(value, interleaved));
+  transposed_.push_back({value, interleaved});
+  return interleaved;
+}
+
+void Graph::AddOutput(int value) {
+  value = Interleaved(value);
+  // An output lies in memory of the caller's, so it can be neither an input nor another output.
+  const bool taken = values_[value].constant != nullptr ||
+                     std::find(inputs_.begin(), inputs_.end(), value) != inputs_.end() ||
+                     std::find(outputs_.begin(), outputs_.end(), value) != outputs_.end();
+  if (taken) {
+    const int copy = AddValue(values_[value].dims, true);
+    AddOp(MakeCopy(value, copy));
+    value = copy;
+  }
+  outputs_.push_back(value);
+}
+
+void Graph::RemoveUnusedOps() {
+  std::vector<bool> used(values_.size(), false);
+  for (int v : outputs_) used[v] = true;
+  for (size_t i = ops_.size(); i-- > 0;) {
+    if (!used[ops_[i]->output]) {
+      ops_[i] = nullptr;
+      continue;
+    }
+    for (int v : ops_[i]->inputs) {
+      if (v >= 0) used[v] = true;
+    }
+  }
+  ops_.erase(std::remove(ops_.begin(), ops_.end(), nullptr), ops_.end());
+}
+
+void Graph::InsertZeroBorders() {
+  std::vector<std::unique_ptr<Op>> ops;
+  for (std::unique_ptr<Op>& op : ops_) {
+    const int output = op->output;
+    ops.push_back(std::move(op));
+    if (values_[output].border.any()) ops.push_back(MakeZeroBorder(output));
+  }
+  ops_ = std::move(ops);
+}
+
+// Inputs of a concatenation along the channels are produced where they will stand in its output.
+void Graph::AliasConcatenations() {
+  for (size_t i = ops_.size(); i-- > 0;) {
+    const Op& op = *ops_[i];
+    if (!op.ConcatenatesChannels()) continue;
+    const Planes& to = values_[op.output].planes;
+    int64_t channel = 0;
+    for (int v : op.inputs) {
+      const Value& value = values_[v];
+      if (value.layout == Layout::kPlanar && alias_[v] < 0 && value.planes.row == to.row &&
+          value.planes.origin == to.origin && value.planes.plane == to.plane) {
+        alias_[v] = op.output;
+        alias_at_[v] = channel * to.plane;
+      }
+      channel += value.channels();
+    }
+  }
+  // A part's images are as far apart as the whole's.
+  for (size_t v = 0; v < values_.size(); v++) {
+    if (values_[v].layout == Layout::kPlanar) values_[v].planes.batch = values_[Root(static_cast<int>(v))].planes.batch;
+  }
+}
+
+int Graph::Root(int value) const {
+  while (alias_[value] >= 0) value = alias_[value];
+  return value;
+}
+
+size_t Graph::Floats(int id) const {
+  const Value& value = values_[id];
+  if (value.layout == Layout::kPlanar) return static_cast<size_t>(value.planes.batch) * value.batch();
+  return static_cast<size_t>(Count(value.dims));
+}
+
+bool Graph::PlanMemory() {
+  const int op_count = static_cast<int>(ops_.size());
+  std::vector<bool> outside(values_.size(), false);
+  for (int v : inputs_) outside[v] = true;
+  for (int v : outputs_) outside[v] = true;
+
+  // First and last op that touches each piece of memory.
+  std::vector<int> first(values_.size(), op_count), last(values_.size(), -1);
+  const auto touch = [&](int value, int op) {
+    const int root = Root(value);
+    first[root] = std::min(first[root], op);
+    last[root] = std::max(last[root], op);
+  };
+  for (int i = 0; i < op_count; i++) {
+    touch(ops_[i]->output, i);
+    for (int v : ops_[i]->inputs) {
+      if (v >= 0) touch(v, i);
+    }
+  }
+
+  for (int i = 0; i < op_count; i++) {
+    const int k = ops_[i]->InPlaceInput();
+    if (k < 0) continue;
+    const int from = ops_[i]->inputs[k], to = ops_[i]->output;
+    const int root = Root(from);
+    if (from == to || alias_[to] >= 0 || outside[to] || outside[root] || values_[from].constant != nullptr) continue;
+    // Writing over a part of something larger, or over what is read later, would destroy it.
+    const bool whole = root == from || Floats(from) == Floats(root);
+    if (!whole || last[root] != i || Floats(from) != Floats(to)) continue;
+    bool read_elsewhere = false;
+    for (size_t j = 0; j < ops_[i]->inputs.size(); j++) {
+      const int other = ops_[i]->inputs[j];
+      read_elsewhere |= static_cast<int>(j) != k && other >= 0 && Root(other) == root;
+    }
+    if (read_elsewhere) continue;
+    // `to` may itself be the root of others (a concatenation); they would come along. Keep to the simple case.
+    if (std::find(alias_.begin(), alias_.end(), to) != alias_.end()) continue;
+    alias_[to] = from;
+    alias_at_[to] = 0;
+    last[root] = std::max(last[root], last[to]);
+  }
+
+  struct Piece {
+    int value;  // -1 - op for scratch
+    size_t floats;
+    int first, last;
+    size_t at;
+  };
+  std::vector<Piece> pieces;
+  for (size_t v = 0; v < values_.size(); v++) {
+    const int id = static_cast<int>(v);
+    if (alias_[v] >= 0 || outside[v] || values_[v].constant != nullptr || last[v] < 0) continue;
+    pieces.push_back({id, RoundUp(Floats(id)), first[v], last[v], 0});
+  }
+  for (int i = 0; i < op_count; i++) {
+    const size_t scratch = ops_[i]->ScratchFloats();
+    if (scratch > 0) pieces.push_back({-1 - i, RoundUp(scratch), i, i, 0});
+  }
+
+  // Largest first, each into the lowest gap among those that live at the same time.
+  std::vector<size_t> order(pieces.size());
+  for (size_t i = 0; i < order.size(); i++) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return pieces[a].floats > pieces[b].floats; });
+  std::vector<size_t> placed;  // by position
+  size_t total = 0;
+  for (size_t index : order) {
+    Piece& piece = pieces[index];
+    size_t at = 0;
+    for (size_t other_index : placed) {
+      const Piece& other = pieces[other_index];
+      if (other.last < piece.first || other.first > piece.last) continue;
+      if (other.at >= at + piece.floats) break;
+      at = std::max(at, other.at + other.floats);
+    }
+    piece.at = at;
+    total = std::max(total, at + piece.floats);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), index,
+                                   [&](size_t a, size_t b) { return pieces[a].at < pieces[b].at; }),
+                  index);
+  }
+  // Readers of a tile may look a little past the last plane.
+  total += kernels::kMaxLanes * kAlignFloats;
+  void* memory = nullptr;
+  if (total > std::numeric_limits<size_t>::max() / sizeof(float) || posix_memalign(&memory, 64, total * sizeof(float))) {
+    return false;
+  }
+  arena_ = static_cast<float*>(memory);
+  arena_floats_ = total;
+  // What lies between rows is computed with although nobody reads the result: zeros, lest it start as slow denormals.
+  std::fill(arena_, arena_ + total, 0.0f);
+
+  data_.assign(values_.size(), nullptr);
+  scratch_.assign(ops_.size(), nullptr);
+  for (const Piece& piece : pieces) {
+    if (piece.value >= 0) {
+      data_[piece.value] = arena_ + piece.at;
+    } else {
+      scratch_[-1 - piece.value] = arena_ + piece.at;
+    }
+  }
+  for (size_t v = 0; v < values_.size(); v++) {
+    if (values_[v].constant != nullptr) data_[v] = const_cast<float*>(values_[v].constant);
+    if (alias_[v] < 0) continue;
+    int64_t at = 0;
+    int root = static_cast<int>(v);
+    for (; alias_[root] >= 0; root = alias_[root]) at += alias_at_[root];
+    if (data_[root] != nullptr) data_[v] = data_[root] + at;
+  }
+  return true;
+}
+
+bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::string* error) {
+  Fuse(&ops_, values_.size(), outputs_);
+  RemoveUnusedOps();
+  Planner planner(&values_);
+  for (const auto& op : ops_) op->Constrain(&planner);
+  if (!planner.SetPlanes()) {
+    *error = "a tensor is too large: one image must stay below 2^31 values";
+    return false;
+  }
+  InsertZeroBorders();
+  alias_.assign(values_.size(), -1);
+  alias_at_.assign(values_.size(), 0);
+  AliasConcatenations();
+  for (const auto& op : ops_) {
+    if (!op->Prepare(*this, kernels, num_threads)) {
+      *error = std::string(op->name()) + ": too large to be packed";
+      return false;
+    }
+  }
+  if (!PlanMemory()) {
+    *error = "out of memory for the activations";
+    return false;
+  }
+  return true;
+}
+
+void Graph::Run(const float* const* inputs, float* const* outputs, ThreadPool* pool) {
+  for (size_t i = 0; i < inputs_.size(); i++) data_[inputs_[i]] = const_cast<float*>(inputs[i]);
+  for (size_t i = 0; i < outputs_.size(); i++) data_[outputs_[i]] = outputs[i];
+  if (profile_ns_.empty()) {
+    for (size_t i = 0; i < ops_.size(); i++) ops_[i]->Run({data_.data(), scratch_[i], pool});
+    return;
+  }
+  int64_t before = Nanoseconds();
+  for (size_t i = 0; i < ops_.size(); i++) {
+    ops_[i]->Run({data_.data(), scratch_[i], pool});
+    const int64_t after = Nanoseconds();
+    profile_ns_[i] += after - before;
+    before = after;
+  }
+  profiled_runs_++;
+}
+
+std::vector<std::string> Graph::Profile() const {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < profile_ns_.size() && profiled_runs_ > 0; i++) {
+    std::string shape;
+    for (int32_t d : values_[ops_[i]->output].dims) shape += (shape.empty() ? "" : "x") + std::to_string(d);
+    char time[32];
+    snprintf(time, sizeof time, "%9.2f us  ", static_cast<double>(profile_ns_[i]) / profiled_runs_ / 1000.0);
+    lines.push_back(time + std::string(ops_[i]->name()) + " -> " + shape);
+  }
+  return lines;
+}
+
+}  // namespace graph
+}  // namespace block_sparse

@@ -1,0 +1,123 @@
+#include "tflite_delegate/graph/layout_ops.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "tflite_delegate/graph/graph.h"
+
+namespace block_sparse {
+namespace graph {
+
+namespace {
+
+// Pixels handled at a time: few enough that their channels stay in the first-level cache.
+constexpr int32_t kPixels = 16;
+
+class Transpose : public Op {
+ public:
+  Transpose(int input, int output, bool to_planar) : Op({input}, output), to_planar_(to_planar) {}
+  const char* name() const override { return to_planar_ ? "to_planar" : "to_interleaved"; }
+
+  bool Prepare(const Graph& graph, const kernels::KernelTable&, int) override {
+    image_ = graph.value(to_planar_ ? output : inputs[0]);
+    return true;
+  }
+
+  void Run(const RunContext& context) const override {
+    const float* from = context.data[inputs[0]];
+    float* to = context.data[output];
+    const Planes& planes = image_.planes;
+    const int32_t height = image_.height(), width = image_.width(), channels = image_.channels();
+    context.pool->For(image_.batch() * height, [&](int i) {
+      const int32_t n = i / height, y = i % height;
+      const int64_t planar = n * planes.batch + planes.origin + static_cast<int64_t>(y) * planes.row;
+      const int64_t interleaved = static_cast<int64_t>(i) * width * channels;
+      for (int32_t x0 = 0; x0 < width; x0 += kPixels) {
+        const int32_t x1 = std::min(width, x0 + kPixels);
+        for (int32_t c = 0; c < channels; c++) {
+          const int64_t plane = planar + static_cast<int64_t>(c) * planes.plane;
+          const int64_t pixel = interleaved + c;
+          if (to_planar_) {
+            for (int32_t x = x0; x < x1; x++) to[plane + x] = from[pixel + static_cast<int64_t>(x) * channels];
+          } else {
+            for (int32_t x = x0; x < x1; x++) to[pixel + static_cast<int64_t>(x) * channels] = from[plane + x];
+          }
+        }
+      }
+    });
+  }
+
+ private:
+  bool to_planar_;
+  Value image_;
+};
+
+class Copy : public Op {
+ public:
+  Copy(int input, int output) : Op({input}, output) {}
+  const char* name() const override { return "copy"; }
+  bool Prepare(const Graph& graph, const kernels::KernelTable&, int) override {
+    bytes_ = static_cast<size_t>(Count(graph.value(output).dims)) * sizeof(float);
+    return true;
+  }
+  void Run(const RunContext& context) const override {
+    if (context.data[output] != context.data[inputs[0]]) memcpy(context.data[output], context.data[inputs[0]], bytes_);
+  }
+
+ private:
+  size_t bytes_ = 0;
+};
+
+class ZeroBorder : public Op {
+ public:
+  explicit ZeroBorder(int value) : Op({value}, value) {}
+  const char* name() const override { return "zero_border"; }
+  bool Prepare(const Graph& graph, const kernels::KernelTable&, int) override {
+    image_ = graph.value(output);
+    return true;
+  }
+
+  void Run(const RunContext& context) const override {
+    const Planes& planes = image_.planes;
+    const Border& border = image_.border;
+    const int32_t width = image_.width(), height = image_.height(), channels = image_.channels();
+    const int32_t before = border.top * planes.row + border.left;
+    const int32_t gap = planes.row - width;
+    const int32_t after = border.bottom * planes.row + border.right;
+    // A task of a few channels, so that handing it out does not cost more than doing it.
+    constexpr int32_t kChannels = 32;
+    const int32_t tasks = (channels + kChannels - 1) / kChannels;
+    context.pool->For(image_.batch() * tasks, [&](int task) {
+      float* batch = context.data[output] + task / tasks * planes.batch;
+      const int32_t first = task % tasks * kChannels, last = std::min(channels, first + kChannels);
+      for (int32_t c = first; c < last; c++) {
+        float* pixels = batch + static_cast<int64_t>(c) * planes.plane + planes.origin;
+        std::fill(pixels - before, pixels, 0.0f);
+        float* end = pixels + width;
+        if (gap == 1) {
+          for (int32_t y = 0; y < height; y++) end[static_cast<int64_t>(y) * planes.row] = 0.0f;
+        } else {
+          for (int32_t y = 0; y < height; y++, end += planes.row) std::fill(end, end + gap, 0.0f);
+        }
+        float* below = pixels + static_cast<int64_t>(height) * planes.row;
+        std::fill(below, below + after, 0.0f);
+      }
+    });
+  }
+
+ private:
+  Value image_;
+};
+
+}  // namespace
+
+std::unique_ptr<Op> MakeToPlanar(int input, int output) { return std::make_unique<Transpose>(input, output, true); }
+std::unique_ptr<Op> MakeToInterleaved(int input, int output) {
+  return std::make_unique<Transpose>(input, output, false);
+}
+std::unique_ptr<Op> MakeCopy(int input, int output) { return std::make_unique<Copy>(input, output); }
+std::unique_ptr<Op> MakeZeroBorder(int value) { return std::make_unique<ZeroBorder>(value); }
+
+}  // namespace graph
+}  // namespace block_sparse

@@ -1,0 +1,22 @@
+// Ops that the graph inserts by itself: transpositions, copies and zero borders.
+#ifndef TFLITE_DELEGATE_GRAPH_LAYOUT_OPS_H_
+#define TFLITE_DELEGATE_GRAPH_LAYOUT_OPS_H_
+
+#include <memory>
+
+#include "tflite_delegate/graph/op.h"
+
+namespace block_sparse {
+namespace graph {
+
+std::unique_ptr<Op> MakeToPlanar(int input, int output);
+std::unique_ptr<Op> MakeToInterleaved(int input, int output);
+// Interleaved to interleaved.
+std::unique_ptr<Op> MakeCopy(int input, int output);
+// Writes zeros around the image of a planar value and between its rows.
+std::unique_ptr<Op> MakeZeroBorder(int value);
+
+}  // namespace graph
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_GRAPH_LAYOUT_OPS_H_

@@ -1,0 +1,51 @@
+// Turns a lowered matrix into the streams that the block-sparse kernels of gemv.h read.
+#ifndef TFLITE_DELEGATE_KERNELS_GEMV_PACK_H_
+#define TFLITE_DELEGATE_KERNELS_GEMV_PACK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/format/lowered.h"
+#include "tflite_delegate/kernels/gemv.h"
+
+namespace block_sparse {
+namespace kernels {
+
+// A lowered matrix cut into panels of rows that can be computed independently of each other. The blocks that reach into
+// a panel from the rows above it are in both panels. A row's sum runs over its blocks in the same order however the
+// matrix is cut, so the cut never shows in the results.
+class SparseGemvMatrix {
+ public:
+  // bias may be null; it is indexed by lowered row. At most `panels` panels of about equal work.
+  SparseGemvMatrix(const LoweredMatrix& matrix, const float* bias, int panels);
+
+  int panels() const { return static_cast<int>(panels_.size()); }
+  int32_t first_row(int panel) const { return panels_[panel].first; }
+  // y[n, r] for the panel's rows r; y points to row 0.
+  void Run(const GemvKernels& kernels, int panel, const float* x, int64_t x_stride, float* y, int64_t y_stride,
+           int32_t batch, float low, float high) const;
+
+ private:
+  struct Panel {
+    int32_t first, begin, last;  // rows first .. last - 1, computed from `begin` on
+    size_t block, step, bias;  // where the panel begins in the streams
+  };
+  void Append(const LoweredMatrix& matrix, const float* bias, int32_t first, int32_t last);
+
+  int32_t block_ = 1;
+  int log2_block_ = 0;
+  bool aligned_ = true;
+  bool wide_ = false;  // column indices of 32 bits
+  std::vector<Panel> panels_;
+  std::vector<float> weights_;
+  std::vector<uint16_t> columns_;
+  std::vector<uint32_t> wide_columns_;
+  std::vector<uint32_t> counts_;
+  std::vector<float> bias_;
+};
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_GEMV_PACK_H_

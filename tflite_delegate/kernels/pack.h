@@ -1,0 +1,48 @@
+// Turns a lowered or dense matrix into the streams that the kernels of spmm.h read.
+#ifndef TFLITE_DELEGATE_KERNELS_PACK_H_
+#define TFLITE_DELEGATE_KERNELS_PACK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/format/lowered.h"
+#include "tflite_delegate/kernels/spmm.h"
+
+namespace block_sparse {
+namespace kernels {
+
+// A matrix cut into panels of rows that can be computed independently of each other. A row's sum runs over its blocks in
+// the same order however the matrix is cut, so the cut never shows in the results.
+struct PackedMatrix {
+  struct Panel {
+    int32_t rows;  // multiple of the block
+    size_t weights, offsets, counts, row;  // where the panel begins in the arrays below
+    uint64_t blocks;
+  };
+  int log2_block = 0;
+  bool aligned = false;
+  std::vector<Panel> panels;
+  std::vector<float> weights;
+  std::vector<int32_t> offsets;
+  std::vector<uint32_t> counts;
+  std::vector<float> bias;
+  std::vector<int32_t> row_out;
+
+  // Everything of SpmmArgs that belongs to the panel.
+  SpmmArgs Args(size_t panel) const;
+};
+
+// column_offset[c]: where the pixels of column c are, in floats from x. channel_stride: floats from one output channel to
+// the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work.
+PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
+                         int32_t channel_stride, int panels);
+
+// The same for dense row-major weights, in aligned blocks of `block` rows.
+PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,
+                       const int32_t* column_offset, int32_t channel_stride, int panels);
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_PACK_H_

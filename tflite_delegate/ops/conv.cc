@@ -1,0 +1,359 @@
+#include "tflite_delegate/ops/conv.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "tflite_delegate/graph/graph.h"
+#include "tflite_delegate/graph/planner.h"
+#include "tflite_delegate/ops/fully_connected.h"
+#include "tflite_delegate/ops/node.h"
+
+namespace block_sparse {
+namespace ops {
+
+bool ConvExtent(int32_t input, int32_t kernel, int32_t stride, int32_t dilation, bool same, int32_t* output,
+                int32_t* pad_before, int32_t* pad_after) {
+  const int64_t reach = static_cast<int64_t>(kernel - 1) * dilation + 1;
+  const int64_t size = same ? (static_cast<int64_t>(input) + stride - 1) / stride
+                            : (static_cast<int64_t>(input) - reach + stride) / stride;
+  if (size <= 0 || input <= 0) return false;
+  const int64_t pad = std::max<int64_t>(0, (size - 1) * stride + reach - input);
+  *output = static_cast<int32_t>(size);
+  *pad_before = static_cast<int32_t>(pad / 2);
+  *pad_after = static_cast<int32_t>(pad - pad / 2);
+  return pad <= (1 << 24);
+}
+
+Conv::Conv(int input, int output, const ConvOptions& options, const graph::Border& border, Weights weights,
+           float low, float high)
+    : Op({input}, output),
+      options_(options),
+      border_(border),
+      weights_(std::move(weights)),
+      low_(low),
+      high_(high) {}
+
+bool Conv::FuseResidual(int residual, float low, float high) {
+  // The sum is clamped once, after the addition.
+  const float infinity = __builtin_huge_valf();
+  if (inputs.size() > 1 || low_ != -infinity || high_ != infinity) return false;
+  inputs.push_back(residual);
+  low_ = low;
+  high_ = high;
+  return true;
+}
+
+bool Conv::FuseClamp(float low, float high) {
+  low_ = std::max(low_, low);
+  high_ = std::max(low_, std::min(high_, high));
+  return true;
+}
+
+bool Conv::FuseZeroPad(const graph::Border& border) {
+  border_.top += border.top;
+  border_.left += border.left;
+  border_.bottom += border.bottom;
+  border_.right += border.right;
+  return true;
+}
+
+void Conv::Constrain(graph::Planner* planner) {
+  const graph::Value& in = planner->value(inputs[0]);
+  const graph::Value& out = planner->value(output);
+  in_place_ = in.layout == graph::Layout::kPlanar && options_.stride_height == 1 && options_.stride_width == 1 &&
+              in.height() == out.height() && in.width() == out.width();
+  if (in_place_) {
+    planner->SamePlanes(inputs[0], output);
+    if (border_.any()) planner->ZeroBorder(inputs[0], border_);
+  } else {
+    planner->MinRow(output, out.width() + (options_.kernel_width - 1) * options_.dilation_width / options_.stride_width);
+  }
+  if (inputs.size() > 1) planner->SamePlanes(inputs[1], output);
+}
+
+bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) {
+  input_ = graph.value(inputs[0]);
+  output_ = graph.value(output);
+  const ConvOptions& o = options_;
+  const int32_t channels = input_.dims[3];
+  const int32_t row = output_.planes.row;
+
+  // Where each kernel position's pixels lie, from the first output pixel's place.
+  std::vector<int32_t> position(static_cast<size_t>(o.kernel_height) * o.kernel_width);
+  int32_t plane = input_.planes.plane;
+  if (in_place_) {
+    for (int32_t ky = 0; ky < o.kernel_height; ky++) {
+      for (int32_t kx = 0; kx < o.kernel_width; kx++) {
+        position[ky * o.kernel_width + kx] =
+            (ky * o.dilation_height - border_.top) * row + kx * o.dilation_width - border_.left;
+      }
+    }
+  } else {
+    phase_height_ = output_.height() + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
+    const int64_t pixels = static_cast<int64_t>(phase_height_) * row + kernels::kMaxLanes;
+    plane = static_cast<int32_t>((pixels / kernels::kMaxLanes + 1) * kernels::kMaxLanes);
+    if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;  // see Planner::SetPlanes
+    scratch_plane_ = plane;
+    for (int32_t ky = 0; ky < o.kernel_height; ky++) {
+      for (int32_t kx = 0; kx < o.kernel_width; kx++) {
+        const int32_t y = ky * o.dilation_height, x = kx * o.dilation_width;
+        const int32_t phase = y % o.stride_height * o.stride_width + x % o.stride_width;
+        size_t index = std::find(phases_.begin(), phases_.end(), phase) - phases_.begin();
+        if (index == phases_.size()) phases_.push_back(phase);
+        const int64_t at = static_cast<int64_t>(index) * channels * plane + y / o.stride_height * row + x / o.stride_width;
+        if (at > INT32_MAX) return false;
+        position[ky * o.kernel_width + kx] = static_cast<int32_t>(at);
+      }
+    }
+    const int64_t floats = static_cast<int64_t>(phases_.size()) * channels * plane;
+    if (floats > INT32_MAX) return false;
+    scratch_floats_ = static_cast<size_t>(floats) + kernels::kMaxLanes;
+  }
+  std::vector<int32_t> column_offset;
+  column_offset.reserve(position.size() * channels);
+  for (int32_t p : position) {
+    for (int32_t c = 0; c < channels; c++) column_offset.push_back(c * plane + p);
+  }
+
+  // Wide blocks load an input vector for more multiplications, but want registers.
+  const int dense_block = kernels.spmm.max_tile[3] >= 3 ? 8 : 4;
+  const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
+  lanes_ = kernels.lanes;
+  const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
+  const int32_t widest = kernels.spmm.max_tile[log2_block];
+  const int32_t tile_count = (vectors + widest - 1) / widest;
+  tiles_.clear();
+  for (int32_t t = 0, first = 0; t < tile_count; t++) {
+    const int32_t width = (vectors - first) / (tile_count - t);
+    tiles_.push_back({first * lanes_, width});
+    first += width;
+  }
+  // Enough pieces of work for the threads to end together.
+  const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
+  const int panels = std::max(1, std::min(pieces / tile_count, weights_.rows / 32));
+
+  if (weights_.dense != nullptr) {
+    packed_ = kernels::PackDense(weights_.dense, weights_.rows, static_cast<int32_t>(column_offset.size()), dense_block,
+                                 weights_.bias, column_offset.data(), output_.planes.plane, panels);
+  } else {
+    packed_ = kernels::PackLowered(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels);
+    weights_.sparse = LoweredMatrix();
+  }
+  kernels_ = packed_.aligned ? kernels.spmm.aligned[packed_.log2_block] : kernels.spmm.unaligned[packed_.log2_block];
+  return true;
+}
+
+// Copies the image to scratch: for each phase (py, px) of the strides that a kernel position needs, the pixels at
+// (r * stride_height + py, j * stride_width + px) of the padded image.
+void Conv::Split(const float* image, float* scratch, graph::ThreadPool* pool) const {
+  const ConvOptions& o = options_;
+  const int32_t row = output_.planes.row;
+  const int32_t channels = input_.dims[3], height = input_.dims[1], width = input_.dims[2];
+  const bool planar = input_.layout == graph::Layout::kPlanar;
+  const int64_t channel_step = planar ? input_.planes.plane : 1;
+  const int64_t row_step = planar ? input_.planes.row : static_cast<int64_t>(width) * channels;
+  const int64_t pixel_step = planar ? 1 : channels;
+  if (planar) image += input_.planes.origin;
+  const int32_t columns = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
+  pool->For(static_cast<int>(phases_.size()) * channels, [&](int task) {
+    const int32_t phase = phases_[task / channels], channel = task % channels;
+    const int32_t py = phase / o.stride_width, px = phase % o.stride_width;
+    const float* from = image + channel * channel_step;
+    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_;
+    // Columns of the phase whose pixel lies inside the image: x = j * stride_width + px - left.
+    const int32_t shift = border_.left - px;
+    const int32_t first = std::min(columns, shift > 0 ? (shift + o.stride_width - 1) / o.stride_width : 0);
+    const int32_t beyond = width + shift;  // j * stride_width < beyond
+    const int32_t last =
+        std::max(first, std::min(columns, beyond > 0 ? (beyond + o.stride_width - 1) / o.stride_width : 0));
+    for (int32_t r = 0; r < phase_height_; r++, to += row) {
+      const int32_t y = r * o.stride_height + py - border_.top;
+      if (y < 0 || y >= height) {
+        std::fill(to, to + columns, 0.0f);
+        continue;
+      }
+      std::fill(to, to + first, 0.0f);
+      const float* pixels = from + y * row_step + (static_cast<int64_t>(first) * o.stride_width - shift) * pixel_step;
+      const int64_t step = o.stride_width * pixel_step;
+      if (step == 1) {
+        std::copy(pixels, pixels + (last - first), to + first);
+      } else if (step == 2) {
+        for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[2 * j];
+      } else {
+        for (int32_t j = first; j < last; j++, pixels += step) to[j] = *pixels;
+      }
+      std::fill(to + last, to + columns, 0.0f);
+    }
+  });
+}
+
+void Conv::Run(const graph::RunContext& context) const {
+  const int panels = static_cast<int>(packed_.panels.size());
+  const int64_t input_batch = input_.layout == graph::Layout::kPlanar
+                                  ? input_.planes.batch
+                                  : static_cast<int64_t>(input_.dims[1]) * input_.dims[2] * input_.dims[3];
+  for (int32_t n = 0; n < output_.batch(); n++) {
+    const float* x = context.data[inputs[0]] + n * input_batch;
+    if (in_place_) {
+      x += input_.planes.origin;
+    } else {
+      Split(x, context.scratch, context.pool);
+      x = context.scratch;
+    }
+    const int64_t at = n * output_.planes.batch + output_.planes.origin;
+    float* y = context.data[output] + at;
+    const float* residual = inputs.size() > 1 ? context.data[inputs[1]] + at : nullptr;
+    context.pool->For(static_cast<int>(tiles_.size()) * panels, [&](int task) {
+      const Tile& tile = tiles_[task / panels];
+      kernels::SpmmArgs args = packed_.Args(task % panels);
+      args.x = x + tile.first;
+      args.y = y + tile.first;
+      args.residual = residual == nullptr ? nullptr : residual + tile.first;
+      args.low = low_;
+      args.high = high_;
+      kernels_[tile.width](args);
+    });
+  }
+}
+
+namespace {
+
+constexpr int32_t kMaxKernel = 1 << 12, kMaxStride = 1 << 12;
+
+// Works out the geometry for the image at hand and adds the op. `name` is for messages.
+std::string AddConv(const Node& node, Builder* builder, const char* name, const ConvOptions& options,
+                    Weights weights, float low, float high) {
+  graph::Graph& graph = builder->graph();
+  int input = builder->Input(node, 0);
+  const graph::Dims in = graph.value(input).dims;
+  if (in.size() != 4) return std::string(name) + ": the input has " + std::to_string(in.size()) + " dimensions, not 4";
+  if (static_cast<int64_t>(options.kernel_height) * options.kernel_width * in[3] != weights.columns) {
+    return std::string(name) + ": `columns` is " + std::to_string(weights.columns) + ", but the input has " +
+           std::to_string(in[3]) + " channels and the kernel is " + std::to_string(options.kernel_height) + " x " +
+           std::to_string(options.kernel_width);
+  }
+  graph::Border border;
+  graph::Dims out = {in[0], 0, 0, weights.rows};
+  if (!ConvExtent(in[1], options.kernel_height, options.stride_height, options.dilation_height, options.padding_same,
+                  &out[1], &border.top, &border.bottom) ||
+      !ConvExtent(in[2], options.kernel_width, options.stride_width, options.dilation_width, options.padding_same,
+                  &out[2], &border.left, &border.right)) {
+    return std::string(name) + ": the kernel is larger than the image, or the padding out of range";
+  }
+  const bool one_output = out[1] * static_cast<int64_t>(out[2]) == 1;
+  if (one_output && in[1] == options.kernel_height && in[2] == options.kernel_width && !border.any()) {
+    // All pixels against all weights, in the same order: a matrix-vector product.
+    const int output = graph.AddValue(out);
+    graph.AddOp(MakeFullyConnected(graph.Interleaved(input), output, std::move(weights), low, high));
+    builder->SetOutput(node, output);
+    return "";
+  }
+  if (options.kernel_height * options.kernel_width == 1 && options.stride_height * options.stride_width == 1) {
+    input = graph.Planar(input);
+  }
+  const int output = one_output ? graph.AddPlanarValue(out) : graph.AddValue(out);
+  graph.AddOp(std::make_unique<Conv>(input, output, options, border, std::move(weights), low, high));
+  builder->SetOutput(node, one_output ? graph.Interleaved(output) : output);
+  return "";
+}
+
+std::string ClaimDense(const Node& node) {
+  const auto* params = node.params<TfLiteConvParams>();
+  if (params == nullptr || node.input_count() < 2) return "it has no parameters";
+  std::string reason = CheckFloat(node.input(0), "the input");
+  if (reason.empty()) reason = CheckConstant(node.input(1), "the weights");
+  if (reason.empty() && node.input(2) != nullptr) reason = CheckConstant(node.input(2), "the bias");
+  if (reason.empty()) reason = CheckFloat(node.output(0), "the output");
+  if (!reason.empty()) return reason;
+  const graph::Dims weights = DimsOf(node.input(1)), input = DimsOf(node.input(0));
+  if (weights.size() != 4 || input.size() != 4) return "its input or weights are not 4-dimensional";
+  if (weights[3] != input[3]) return "it is a grouped convolution";
+  if (node.input(2) != nullptr && graph::Count(DimsOf(node.input(2))) != weights[0]) return "its bias has another size";
+  float low, high;
+  if (!ActivationBounds(params->activation, &low, &high)) return "its fused activation is not a clamp";
+  if (params->stride_height < 1 || params->stride_width < 1 || params->dilation_height_factor < 1 ||
+      params->dilation_width_factor < 1 || params->stride_height > kMaxStride || params->stride_width > kMaxStride ||
+      params->dilation_height_factor > kMaxStride || params->dilation_width_factor > kMaxStride ||
+      weights[1] > kMaxKernel || weights[2] > kMaxKernel) {
+    return "its strides, dilations or kernel are out of range";
+  }
+  if (params->padding != kTfLitePaddingSame && params->padding != kTfLitePaddingValid) return "its padding is unknown";
+  return "";
+}
+
+std::string BuildDense(const Node& node, Builder* builder) {
+  const auto* params = node.params<TfLiteConvParams>();
+  const graph::Dims dims = DimsOf(node.input(1));
+  ConvOptions options;
+  options.kernel_height = dims[1];
+  options.kernel_width = dims[2];
+  options.stride_height = params->stride_height;
+  options.stride_width = params->stride_width;
+  options.dilation_height = params->dilation_height_factor;
+  options.dilation_width = params->dilation_width_factor;
+  options.padding_same = params->padding == kTfLitePaddingSame;
+  Weights weights;
+  weights.dense = Floats(node.input(1));
+  weights.rows = dims[0];
+  weights.columns = dims[1] * dims[2] * dims[3];
+  weights.bias = node.input(2) != nullptr ? Floats(node.input(2)) : nullptr;
+  float low, high;
+  ActivationBounds(params->activation, &low, &high);
+  return AddConv(node, builder, "CONV_2D", options, std::move(weights), low, high);
+}
+
+constexpr char kSparseName[] = "BlockSparseConv2D";
+
+std::string ReadSparse(const Node& node, BlockSparseOptions* options, LoweredMatrix* matrix) {
+  std::string reason = CheckSparseInputs(node);
+  if (!reason.empty()) return reason;
+  const TfLiteTensor* values = node.input(1);
+  if (!ReadBlockSparse(BlockSparseOp::kConv2D, node.custom_options(), node.custom_options_size(), Floats(values),
+                       values->bytes / sizeof(float), options, matrix, &reason)) {
+    return reason;
+  }
+  reason = CheckSparseBias(node, matrix->rows);
+  if (!reason.empty()) return reason;
+  const ConvOptions& conv = options->conv;
+  if (conv.kernel_height > kMaxKernel || conv.kernel_width > kMaxKernel || conv.stride_height > kMaxStride ||
+      conv.stride_width > kMaxStride || conv.dilation_height > kMaxStride || conv.dilation_width > kMaxStride) {
+    return "kernel, strides or dilations above " + std::to_string(kMaxKernel) + " are not supported";
+  }
+  const graph::Dims input = DimsOf(node.input(0));
+  if (input.size() != 4) return "the input has " + std::to_string(input.size()) + " dimensions, not 4";
+  if (static_cast<int64_t>(conv.kernel_height) * conv.kernel_width * input[3] != matrix->columns) {
+    return "`columns` is " + std::to_string(matrix->columns) + ", but kernel_height * kernel_width * input channels is " +
+           std::to_string(static_cast<int64_t>(conv.kernel_height) * conv.kernel_width * input[3]);
+  }
+  return "";
+}
+
+std::string ClaimSparse(const Node& node) {
+  BlockSparseOptions options;
+  LoweredMatrix matrix;
+  return ReadSparse(node, &options, &matrix);
+}
+
+std::string BuildSparse(const Node& node, Builder* builder) {
+  BlockSparseOptions options;
+  Weights weights;
+  const std::string reason = ReadSparse(node, &options, &weights.sparse);
+  if (!reason.empty()) return std::string(kSparseName) + ": " + reason;
+  weights.rows = weights.sparse.rows;
+  weights.bias = node.input(2) != nullptr ? Floats(node.input(2)) : nullptr;
+  weights.columns = weights.sparse.columns;
+  float low, high;
+  ActivationBounds(options.activation, &low, &high);
+  return AddConv(node, builder, kSparseName, options.conv, std::move(weights), low, high);
+}
+
+}  // namespace
+
+extern const OpRegistration kConv2D, kBlockSparseConv2D;
+constexpr OpRegistration kConv2D = {kTfLiteBuiltinConv2d, nullptr, ClaimDense, BuildDense};
+constexpr OpRegistration kBlockSparseConv2D = {kTfLiteBuiltinCustom, kSparseName, ClaimSparse, BuildSparse};
+
+}  // namespace ops
+}  // namespace block_sparse

@@ -1,0 +1,69 @@
+// Convolution with dense or block-sparse weights: one matrix product over planar pixels.
+//
+// Wherever the image lies so that every kernel position is a shift of one run of pixels, it is read in place: a 1 x 1
+// kernel always, a larger one if its output is as large as its input (the planner then keeps zeros around the image).
+// Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that a
+// kernel position is a shift again.
+#ifndef TFLITE_DELEGATE_OPS_CONV_H_
+#define TFLITE_DELEGATE_OPS_CONV_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/format/options.h"
+#include "tflite_delegate/graph/op.h"
+#include "tflite_delegate/kernels/pack.h"
+#include "tflite_delegate/ops/weights.h"
+
+namespace block_sparse {
+namespace ops {
+
+// Size of the output along one axis and the padding before the first pixel, as TFLite has them; false if the output
+// would be empty.
+bool ConvExtent(int32_t input, int32_t kernel, int32_t stride, int32_t dilation, bool same, int32_t* output,
+                int32_t* pad_before, int32_t* pad_after);
+
+class Conv : public graph::Op {
+ public:
+  // inputs[0]: the image, in either layout. `border` holds the padding on each side.
+  Conv(int input, int output, const ConvOptions& options, const graph::Border& border, Weights weights, float low,
+       float high);
+
+  const char* name() const override { return weights_.dense != nullptr ? "conv" : "sparse_conv"; }
+  void Constrain(graph::Planner* planner) override;
+  int InPlaceInput() const override { return inputs.size() > 1 ? 1 : -1; }
+  bool Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) override;
+  size_t ScratchFloats() const override { return scratch_floats_; }
+  void Run(const graph::RunContext& context) const override;
+  bool FuseResidual(int residual, float low, float high) override;
+  bool FuseClamp(float low, float high) override;
+  bool FuseZeroPad(const graph::Border& border) override;
+
+ private:
+  struct Tile {
+    int32_t first;  // pixel
+    int32_t width;  // vectors
+  };
+  void Split(const float* image, float* scratch, graph::ThreadPool* pool) const;
+
+  ConvOptions options_;
+  graph::Border border_;
+  Weights weights_;
+  float low_, high_;
+  graph::Value input_, output_;
+  bool in_place_ = false;  // reads the image where it is
+
+  kernels::PackedMatrix packed_;
+  const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width
+  int lanes_ = 0;
+  std::vector<Tile> tiles_;
+  size_t scratch_floats_ = 0;
+  // Scratch: [input channel][phase used][phase_height][row], see Split.
+  std::vector<int32_t> phases_;  // phase y * stride_width + phase x
+  int32_t phase_height_ = 0, scratch_plane_ = 0;
+};
+
+}  // namespace ops
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_OPS_CONV_H_
