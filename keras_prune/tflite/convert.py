@@ -27,7 +27,7 @@ def convert(
     input_signature: Any = None,
     configure: Callable[[Any], None] | None = None,
 ) -> bytes:
-    """Converts a model to a `.tflite` file whose pruned layers are block-sparse.
+    """Convert a model to a `.tflite` file whose pruned layers are block-sparse.
 
     TensorFlow's own converter does the conversion proper. Then every fp32 convolution and fully connected layer whose
     weights have a block structure that is worth it becomes a block-sparse operator, which the delegate runs. The
@@ -104,7 +104,7 @@ def _convert_file(data: bytes, *, sparse: bool, min_zeros: float, structures: li
 
 
 def _normalise_zeros(model: Any, group: Group) -> np.ndarray:
-    """Gives the zeros of a row one sign; returns `[rows]` bool, where it is minus.
+    """Give the zeros of a row one sign; returns `[rows]` bool, where it is minus.
 
     Folding a batch normalisation multiplies each row by its own factor, so a row's zeros normally have one sign.
     """
@@ -122,7 +122,8 @@ def _normalise_zeros(model: Any, group: Group) -> np.ndarray:
 
 
 def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray) -> None:
-    assert group.weights is not None and group.candidate is not None
+    assert group.weights is not None
+    assert group.candidate is not None
     own_options, values = ENCODINGS[group.candidate.structure].encode(group.weights, group.candidate)
     for site, layer in group.sites:
         operator = site.operator
@@ -141,7 +142,8 @@ def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray) -> None:
 def _options(
     group: Group, further: dict[str, custom_options.Value], negative_zero_rows: np.ndarray
 ) -> dict[str, custom_options.Value]:
-    assert group.weights is not None and group.candidate is not None
+    assert group.weights is not None
+    assert group.candidate is not None
     options: dict[str, custom_options.Value] = {
         "version": VERSION,
         "structure": group.candidate.structure,

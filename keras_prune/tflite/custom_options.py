@@ -20,7 +20,7 @@ class FormatError(ValueError):
 
 
 def build(values: Mapping[str, Value]) -> bytes:
-    """Builds a FlexBuffer map.
+    """Build a FlexBuffer map.
 
     Args:
         values: the map; `bytes` become blobs.
@@ -55,7 +55,7 @@ class CustomOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Value], operator: str) -> CustomOptions:
-        """A reader of options that need not be packed first."""
+        """Make a reader of options that need not be packed first."""
         options = cls.__new__(cls)
         options.operator = operator
         options._values = dict(values)
@@ -65,13 +65,15 @@ class CustomOptions:
         return key in self._values
 
     def keys(self) -> list[str]:
+        """Return all keys, known or not."""
         return list(self._values)
 
     def fail(self, key: str, problem: str) -> FormatError:
-        """An error, to be raised, that names operator, key and problem."""
+        """Make an error that names operator, key and problem."""
         return FormatError(f"{self.operator}: custom option {key!r}: {problem}")
 
     def integer(self, key: str, minimum: int, maximum: int, default: int = _MISSING) -> int:
+        """Return the integer at `key`, or raise `FormatError`."""
         value = self._get(key, "an integer", default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.fail(key, f"is {_kind(value)}; expected an integer")
@@ -80,6 +82,7 @@ class CustomOptions:
         return value
 
     def string(self, key: str, choices: Sequence[str] | None = None, default: str = _MISSING) -> str:
+        """Return the string at `key`, or raise `FormatError`."""
         value = self._get(key, "a string", default)
         if not isinstance(value, str):
             raise self.fail(key, f"is {_kind(value)}; expected a string")
@@ -88,12 +91,14 @@ class CustomOptions:
         return value
 
     def blob(self, key: str, default: bytes = _MISSING) -> bytes:
+        """Return the blob at `key`, or raise `FormatError`."""
         value = self._get(key, "a blob", default)
         if not isinstance(value, bytes):
             raise self.fail(key, f"is {_kind(value)}; expected a blob")
         return value
 
     def flag(self, key: str, default: bool = _MISSING) -> bool:
+        """Return the bool at `key`, or raise `FormatError`."""
         value = self._get(key, "a bool", default)
         if not isinstance(value, bool):
             raise self.fail(key, f"is {_kind(value)}; expected a bool")
@@ -116,8 +121,11 @@ class _DamagedError(Exception):
 
 
 class _Reader:
-    """Reads the scalars, strings and blobs of a root map. `flatbuffers.flexbuffers` can read as well, but follows
-    offsets without checking them: one that points before the buffer wraps around to its end."""
+    """Reads the scalars, strings and blobs of a root map.
+
+    `flatbuffers.flexbuffers` can read as well, but follows offsets without checking them: one that points before the
+    buffer wraps around to its end.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data

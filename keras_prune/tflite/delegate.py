@@ -28,7 +28,7 @@ def load_delegate(
     library: str | os.PathLike[str] | None = None,
     runtime: str | None = None,
 ) -> Any:
-    """Loads the block-sparse delegate.
+    """Load the block-sparse delegate.
 
     Args:
         num_threads: threads that the delegate computes with, 1 to 64.
@@ -63,7 +63,7 @@ def load_delegate(
 
 
 def find_delegate_library(library: str | os.PathLike[str] | None = None) -> Path:
-    """Finds the delegate's library.
+    """Find the delegate's library.
 
     It is looked for in this order: the argument; the environment variable BLOCK_SPARSE_DELEGATE; inside the installed
     package; as Bazel builds it, in the folders above the package and above the working directory.

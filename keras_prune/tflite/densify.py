@@ -21,7 +21,7 @@ from keras_prune.tflite.operators import (
 
 
 def densify(data: bytes) -> bytes:
-    """Turns block-sparse operators back into builtin ones.
+    """Turn block-sparse operators back into builtin ones.
 
     Args:
         data: the bytes of a `.tflite` file, block-sparse or not.
@@ -89,7 +89,7 @@ def _refuse_other_readers(model: Any, buffers: set[int], tensors: set[tuple[int,
 
 
 def _restore_opcodes(model: Any, replaced: list[tuple[Any, SparseLayer]]) -> None:
-    """Removes the block-sparse operators' codes and moves every operator to its code's new place."""
+    """Remove the block-sparse operators' codes and move every operator to its code's new place."""
     builtin_custom = flatbuffer.schema().BuiltinOperator.CUSTOM
     kept: list[Any] = []
     moved: dict[int, int] = {}

@@ -31,7 +31,7 @@ _SCHEMA_FILES = (
 
 @lru_cache(maxsize=1)
 def schema() -> Any:
-    """Returns the module that the flatbuffer compiler generated from the TensorFlow Lite schema.
+    """Return the module that the flatbuffer compiler generated from the TensorFlow Lite schema.
 
     Raises:
         ImportError: neither TensorFlow nor ai-edge-litert is installed.
@@ -47,7 +47,8 @@ def schema() -> Any:
 
 def _load_file(name: str, path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     specification.loader.exec_module(module)
@@ -55,7 +56,7 @@ def _load_file(name: str, path: Path) -> ModuleType:
 
 
 def read_model(data: bytes) -> Any:
-    """Unpacks a `.tflite` file into a schema `ModelT`.
+    """Unpack a `.tflite` file into a schema `ModelT`.
 
     Args:
         data: the file's bytes.
@@ -80,7 +81,7 @@ def read_model(data: bytes) -> Any:
 
 
 def _check_references(model: Any) -> None:
-    """Establishes that all indices which the package follows stay within their lists."""
+    """Establish that all indices which the package follows stay within their lists."""
     buffers = len(model.buffers or [])
     codes = len(model.operatorCodes or [])
     for buffer in model.buffers or []:
@@ -103,7 +104,7 @@ def _check_references(model: Any) -> None:
 
 
 def write_model(model: Any) -> bytes:
-    """Packs a schema `ModelT` into the bytes of a `.tflite` file, constant data on 16-byte boundaries.
+    """Pack a schema `ModelT` into the bytes of a `.tflite` file, constant data on 16-byte boundaries.
 
     Raises:
         ValueError: the file would be 2 GB or larger.
@@ -147,19 +148,19 @@ class _AlignedBuffer:
 
 
 def ints(vector: Any) -> list[int]:
-    """A flatbuffer vector of integers as a list; an absent one is empty."""
+    """Turn a flatbuffer vector of integers into a list; an absent one is empty."""
     return [] if vector is None else [int(value) for value in vector]
 
 
 def text(name: Any) -> str:
-    """A flatbuffer string as text; an absent one is empty."""
+    """Turn a flatbuffer string into text; an absent one is empty."""
     if name is None:
         return ""
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def builtin_code(opcode: Any) -> int:
-    """The operator's number; files from before the field was widened have it in the old one."""
+    """Return the operator's number; files from before the field was widened have it in the old one."""
     return max(int(opcode.builtinCode), int(opcode.deprecatedBuiltinCode))
 
 
@@ -170,7 +171,7 @@ def _builtin_names() -> dict[int, str]:
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """`CONV_2D`, or a custom operator's own name."""
+    """Return `CONV_2D`, or a custom operator's own name."""
     opcode = model.operatorCodes[operator.opcodeIndex]
     code = builtin_code(opcode)
     if code == schema().BuiltinOperator.CUSTOM:
@@ -179,7 +180,7 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def constant_data(model: Any, tensor: Any) -> np.ndarray | None:
-    """The bytes `[n]` uint8 of a constant tensor, or None for one that is computed or fed."""
+    """Return the bytes `[n]` uint8 of a constant tensor, or None for one that is computed or fed."""
     data = model.buffers[tensor.buffer].data
     if tensor.buffer == 0 or data is None or len(data) == 0:
         return None

@@ -47,12 +47,12 @@ class LayerInfo:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The attributes, for JSON."""
+        """Return the attributes, for JSON."""
         return asdict(self)
 
 
 def inspect(data: bytes) -> list[LayerInfo]:
-    """Lists the layers of a `.tflite` file, block-sparse and dense ones.
+    """List the layers of a `.tflite` file, block-sparse and dense ones.
 
     Args:
         data: the file's bytes.

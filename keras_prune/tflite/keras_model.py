@@ -10,7 +10,7 @@ from typing import Any
 def to_tflite(
     model: Any, *, batch_size: int | None, input_signature: Any, configure: Callable[[Any], None] | None
 ) -> bytes:
-    """Converts a Keras 3 or tf_keras model; the arguments are those of `convert`."""
+    """Convert a Keras 3 or tf_keras model; the arguments are those of `convert`."""
     import tensorflow as tf
 
     if not hasattr(model, "weights") or not callable(model):
@@ -63,7 +63,7 @@ def _check_backend(model: Any) -> None:
 
 
 def _inputs(model: Any) -> Any:
-    """The model's inputs in the nest that its call takes."""
+    """Return the model's inputs in the nest that its call takes."""
     structure = getattr(model, "_inputs_struct", None)  # Keras 3: keeps dicts, where `inputs` is flat
     if structure is None:
         try:

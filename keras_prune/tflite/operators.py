@@ -28,20 +28,20 @@ INPUT, WEIGHTS, BIAS = 0, 1, 2
 
 
 def replacement(model: Any, operator: Any) -> str | None:
-    """The custom operator that may replace a builtin one, or None."""
+    """Return the custom operator that may replace a builtin one, or None."""
     code = flatbuffer.builtin_code(model.operatorCodes[operator.opcodeIndex])
     builtin = flatbuffer.schema().BuiltinOperator
     return {builtin.CONV_2D: CONV_2D, builtin.FULLY_CONNECTED: FULLY_CONNECTED}.get(code)
 
 
 def replaced_code(custom_code: str) -> int:
-    """The number of the builtin operator that a custom one replaces."""
+    """Return the number of the builtin operator that a custom one replaces."""
     builtin = flatbuffer.schema().BuiltinOperator
     return int(builtin.CONV_2D if custom_code == CONV_2D else builtin.FULLY_CONNECTED)
 
 
 def layer_name(subgraph: Any, operator: Any) -> str:
-    """An operator has no name in the file; that of its output says which layer it came from."""
+    """Return the name of the operator's output; the operator itself has none in the file."""
     outputs = flatbuffer.ints(operator.outputs)
     return flatbuffer.text(subgraph.tensors[outputs[0]].name) if outputs and outputs[0] >= 0 else ""
 
@@ -62,7 +62,7 @@ class DenseLayer:
 
 
 def read_dense(model: Any, subgraph: Any, operator: Any) -> DenseLayer | str:
-    """Reads a CONV_2D or FULLY_CONNECTED operator, or says in words why it has to stay what it is."""
+    """Read a CONV_2D or FULLY_CONNECTED operator, or say in words why it has to stay what it is."""
     custom_code = replacement(model, operator)
     if custom_code is None:
         return f"{flatbuffer.operator_name(model, operator)} has no block-sparse form"
@@ -172,7 +172,7 @@ class SparseLayer:
 
 
 def custom_code(model: Any, operator: Any) -> str | None:
-    """Which of the block-sparse operators this is, or None."""
+    """Say which of the block-sparse operators this is, or None."""
     opcode = model.operatorCodes[operator.opcodeIndex]
     if flatbuffer.builtin_code(opcode) != flatbuffer.schema().BuiltinOperator.CUSTOM:
         return None
@@ -181,7 +181,7 @@ def custom_code(model: Any, operator: Any) -> str | None:
 
 
 def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str]) -> SparseLayer:
-    """Reads a block-sparse operator.
+    """Read a block-sparse operator.
 
     Raises:
         FormatError: an option that is common to all structures, or the values tensor, is not as specified.
@@ -231,7 +231,7 @@ def _read_values(model: Any, subgraph: Any, operator: Any, where: str) -> np.nda
 
 
 def builtin_options(layer: SparseLayer) -> tuple[int, Any]:
-    """The dense operator's options and their type's number in the schema's union.
+    """Return the dense operator's options and their type's number in the schema's union.
 
     Raises:
         FormatError: an option is missing or out of range.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_prune.tflite import flatbuffer
-from keras_prune.tflite.encodings import ENCODINGS, Candidate, Weights
+from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Weights
 from keras_prune.tflite.operators import (
     WEIGHTS,
     DenseLayer,
@@ -22,8 +22,8 @@ from keras_prune.tflite.operators import (
 # Below this share of zeros a layer stays dense: the dense kernels run near the machine's peak and need no index, so
 # that a block-sparse one has to leave out about this much to come out ahead in both time and file size.
 MIN_ZEROS = 0.5
-# A structure that costs at most this much more time than the fastest is as good as it; the smaller file then decides.
-COST_TOLERANCE = 1.02
+# Between structures that are equally fast the smaller file decides: so many multiply-adds a pixel is a byte worth.
+BYTE_COST = 1 / 16
 
 # Operators with weights that have no block-sparse form; `inspect` lists them with that reason.
 _OTHER_LAYERS = ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BATCH_MATMUL")
@@ -83,7 +83,7 @@ class Plan:
 
 
 def make_plan(model: Any, min_zeros: float, structures: Sequence[str]) -> Plan:
-    """Chooses a structure for every layer that is worth it.
+    """Choose a structure for every layer that is worth it.
 
     Args:
         model: a schema `ModelT`; not changed.
@@ -135,7 +135,7 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
 
 
 def _why_fixed(model: Any, group: Group) -> str:
-    """A group can change its buffer only if nobody else reads it."""
+    """Say who else reads a group's buffer, so that it must stay as it is."""
     if len({layer.shape for _, layer in group.sites}) > 1:
         return "weights are shared by layers of different shapes"
     members = {(site.subgraph, site.index) for site, _ in group.sites}
@@ -174,7 +174,8 @@ def _read_weights(model: Any, group: Group) -> Weights:
 
 
 def _choose(group: Group, min_zeros: float, structures: Iterable[str]) -> None:
-    assert group.weights is not None and group.zeros is not None
+    assert group.weights is not None
+    assert group.zeros is not None
     weights, size = group.weights, group.weights.matrix.size
     if group.zeros == 1.0:
         group.reason = "all weights are zero"  # and a tensor of no values is no constant to the runtime
@@ -183,16 +184,15 @@ def _choose(group: Group, min_zeros: float, structures: Iterable[str]) -> None:
         group.reason = f"{group.zeros:.1%} zeros; at least {min_zeros:.1%} are worth it"
         return
     found = [candidate for name in structures for candidate in ENCODINGS[name].detect(weights)]
-    worth_it = [candidate for candidate in found if candidate.values <= (1.0 - min_zeros) * size]
-    if not worth_it:
+    small = [candidate for candidate in found if candidate.values <= (1.0 - min_zeros) * size]
+    if not small:
         best = max((1.0 - candidate.values / size for candidate in found), default=0.0)
         group.reason = (
             f"{group.zeros:.1%} zeros, but no block structure leaves out more than {max(best, 0.0):.1%} of the weights;"
             f" at least {min_zeros:.1%} are worth it"
         )
         return
-    fastest = min(candidate.cost for candidate in worth_it)
-    group.candidate = min(
-        (candidate for candidate in worth_it if candidate.cost <= COST_TOLERANCE * fastest),
-        key=lambda candidate: candidate.bytes,
-    )
+    group.candidate = min(small, key=lambda candidate: candidate.cost + BYTE_COST * candidate.bytes)
+    if group.candidate.cost >= DENSE_COST * size:
+        group.candidate = None
+        group.reason = f"{group.zeros:.1%} zeros, but in blocks so small that the dense layer would be faster"

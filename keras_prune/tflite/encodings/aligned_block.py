@@ -14,6 +14,8 @@ from keras_prune.tflite.encodings.unaligned_block import read_block
 
 
 class AlignedBlockEncoding(Encoding):
+    """Aligned blocks: `positions` in units of groups of B rows, column by column."""
+
     name: ClassVar[str] = "aligned_block"
 
     def detect(self, weights: Weights) -> Iterator[Candidate]:
@@ -25,15 +27,15 @@ class AlignedBlockEncoding(Encoding):
             positions = np.flatnonzero(np.ascontiguousarray(groups.T))
             yield Candidate(
                 structure=self.name,
-                block=block,
                 values=positions.size * block,
                 metadata_bytes=gaps.packed_size(positions, 1),
                 cost=positions.size * (block + BLOCK_OVERHEAD),
-                details=positions,
+                details=(block, positions),
             )
 
     def options(self, weights: Weights, candidate: Candidate) -> dict[str, Value]:
-        return {"block": candidate.block, "positions": gaps.pack(candidate.details, 1)}
+        block, positions = candidate.details
+        return {"block": block, "positions": gaps.pack(positions, 1)}
 
     def locate(self, options: CustomOptions, shape: Shape) -> np.ndarray:
         block = read_block(options, shape)

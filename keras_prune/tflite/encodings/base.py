@@ -19,6 +19,44 @@ BLOCK_SIZES = (16, 8, 4, 2)
 # times measured for blocks of 4 and of 8 rows over the 1x1 layers of MobileNetV1 at the same number of weights
 # (1.39 and 1.13 ms).
 BLOCK_OVERHEAD = 2.4
+# Time of a weight of the dense layer, which is all blocks of the largest size.
+DENSE_COST = 1 + BLOCK_OVERHEAD / BLOCK_SIZES[0]
+# Blocks that have to be found again when the model is loaded are slightly worse than those that the file gives.
+SCATTERED_COST = 1.03
+
+
+def cover(nonzero: np.ndarray, block: int) -> np.ndarray | None:
+    """Cover each column's non-zeros by the fewest non-overlapping blocks.
+
+    Going down a column and starting a block at each non-zero that is not covered yet gives the fewest blocks. Where
+    the last one would stick out below, it moves up, and pushes up those that it meets.
+
+    Args:
+        nonzero: `[rows, columns]` bool.
+        block: rows of a block.
+
+    Returns:
+        The blocks' positions `column * rows + start_row` `[n]` int64, ascending, or None where a column needs more
+        blocks than fit into it.
+
+    Example:
+        >>> cover(np.array([[0], [1], [0], [1], [0], [1]], bool), 2)
+        array([1, 3, 4])
+    """
+    rows, columns = nonzero.shape
+    free = np.zeros(columns, np.int32)  # the first row below the blocks so far
+    starts = np.empty((rows, columns), bool)
+    for row in range(rows):
+        np.logical_and(nonzero[row], free <= row, out=starts[row])
+        np.putmask(free, starts[row], row + block)
+    counts = starts.sum(axis=0)
+    if counts.max(initial=0) * block > rows:
+        return None
+    positions = np.flatnonzero(np.ascontiguousarray(starts.T))
+    ends = np.cumsum(counts)
+    column = positions // rows
+    blocks_from_here = ends[column] - np.arange(positions.size)
+    return np.minimum(positions, (column + 1) * rows - blocks_from_here * block)
 
 
 @dataclass(frozen=True)
@@ -50,6 +88,20 @@ class Weights:
         """`[rows, columns]` bool."""
         return self.matrix != 0
 
+    @cached_property
+    def covers(self) -> dict[int, np.ndarray]:
+        """For each block size that serves, the fewest blocks which cover all non-zeros; see `cover`."""
+        sizes = [block for block in BLOCK_SIZES if block <= self.matrix.shape[0]]
+        found = {block: cover(self.nonzero, block) for block in sizes}
+        return {block: positions for block, positions in found.items() if positions is not None}
+
+    @cached_property
+    def scattered_cost(self) -> float:
+        """Cost of a structure whose entries the delegate gathers into blocks as it loads the model."""
+        single = np.count_nonzero(self.nonzero) * (1 + BLOCK_OVERHEAD)
+        covered = [positions.size * (block + BLOCK_OVERHEAD) for block, positions in self.covers.items()]
+        return SCATTERED_COST * float(min([single, *covered]))
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -57,7 +109,6 @@ class Candidate:
 
     Attributes:
         structure: the encoding's name.
-        block: rows a block covers.
         values: floats that would be stored.
         metadata_bytes: bytes of metadata, near enough to compare.
         cost: modelled time, in multiply-adds a pixel.
@@ -65,7 +116,6 @@ class Candidate:
     """
 
     structure: str
-    block: int
     values: int
     metadata_bytes: int
     cost: float
@@ -83,15 +133,15 @@ class Encoding(ABC):
 
     @abstractmethod
     def detect(self, weights: Weights) -> Iterator[Candidate]:
-        """Yields the ways in which this structure can hold all non-zeros of the matrix."""
+        """Yield the ways in which this structure can hold all non-zeros of the matrix."""
 
     @abstractmethod
     def options(self, weights: Weights, candidate: Candidate) -> dict[str, Value]:
-        """The structure's own custom options, for a candidate that `detect` gave for these weights."""
+        """Return the structure's own custom options, for a candidate that `detect` gave for these weights."""
 
     @abstractmethod
     def locate(self, options: CustomOptions, shape: Shape) -> np.ndarray:
-        """Reads where each stored value belongs.
+        """Read where each stored value belongs.
 
         Returns:
             `[n]` int64: the index of each value in the flattened matrix, no index twice; -1 for padding, which is 0.
@@ -102,10 +152,10 @@ class Encoding(ABC):
 
     @abstractmethod
     def block(self, options: CustomOptions, shape: Shape) -> str:
-        """The block's size, in words for `inspect`."""
+        """Say the block's size in words, for `inspect`."""
 
     def encode(self, weights: Weights, candidate: Candidate) -> tuple[dict[str, Value], np.ndarray]:
-        """Stores a matrix: the structure's own options, and the values `[n]` float32."""
+        """Store a matrix: the structure's own options, and the values `[n]` float32."""
         options = self.options(weights, candidate)
         index = self.locate(CustomOptions.of(options, self.name), weights.shape)
         flat = weights.matrix.reshape(-1)
@@ -114,7 +164,7 @@ class Encoding(ABC):
     def decode(
         self, options: CustomOptions, shape: Shape, values: np.ndarray, negative_zero_rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """Restores the matrix `[rows, columns]` float32; what is not stored is 0, or -0.0 in the rows `[rows]` marked.
+        """Restore the matrix `[rows, columns]` float32; what is not stored is 0, or -0.0 in the rows `[rows]` marked.
 
         Raises:
             FormatError: a key is missing, out of range or inconsistent with the others or with the values.

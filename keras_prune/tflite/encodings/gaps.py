@@ -11,7 +11,7 @@ MAX_GAP_BYTES = 5
 
 
 def pack(positions: np.ndarray, step: int) -> bytes:
-    """Packs ascending positions `[n]`, each at least `step` past the one before, as gaps.
+    """Pack ascending positions `[n]`, each at least `step` past the one before, as gaps.
 
     Example:
         >>> pack(np.array([1, 5, 300]), step=4).hex()
@@ -34,13 +34,13 @@ def pack(positions: np.ndarray, step: int) -> bytes:
 
 
 def packed_size(positions: np.ndarray, step: int) -> int:
-    """Bytes that `pack` would give."""
+    """Return the bytes that `pack` would take."""
     gaps = np.diff(np.asarray(positions, np.int64), prepend=-step) - step
     return int(gaps.size + sum(np.count_nonzero(gaps >= 1 << (7 * i)) for i in range(1, MAX_GAP_BYTES)))
 
 
 def unpack(options: CustomOptions, key: str, step: int) -> np.ndarray:
-    """Reads the positions `[n]` int64 from the blob at `key`.
+    """Read the positions `[n]` int64 from the blob at `key`.
 
     Raises:
         FormatError: the blob ends within a number, or a number is too long or too large.

@@ -1,0 +1,71 @@
+"""Blocks of m filters x n channels whose kernels all lose the same positions.
+
+Niu et al., "GRIM" and Guan et al., "Automatic Mapping of the Best-Suited DNN Pruning Schemes", fine-grained structured
+("block-punched") pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from keras_prune.tflite.custom_options import CustomOptions, Value
+from keras_prune.tflite.encodings import bits
+from keras_prune.tflite.encodings.base import BLOCK_OVERHEAD, BLOCK_SIZES, Candidate, Encoding, Shape, Weights
+
+MAX_BLOCK = 64
+CHANNEL_SIZES = (32, 16, 8, 4, 2)
+
+
+class BlockPunchedEncoding(Encoding):
+    """Block-punched: one bit for each kernel position of each block."""
+
+    name: ClassVar[str] = "block_punched"
+
+    def detect(self, weights: Weights) -> Iterator[Candidate]:
+        shape = weights.shape
+        kernel = shape.kernel[0] * shape.kernel[1]
+        for block in BLOCK_SIZES:
+            if block > shape.rows:
+                continue
+            rows = np.logical_or.reduceat(weights.nonzero, np.arange(0, shape.rows, block), axis=0)
+            rows = rows.reshape(rows.shape[0], kernel, shape.channels)
+            for n in CHANNEL_SIZES:
+                if n > shape.channels:
+                    continue
+                groups = np.arange(0, shape.channels, n)
+                kept = np.logical_or.reduceat(rows, groups, axis=2).transpose(0, 2, 1)  # [g, h, kernel]
+                widths = np.diff(np.append(groups, shape.channels))
+                columns = int((kept.sum(axis=(0, 2)) * widths).sum())
+                yield Candidate(
+                    structure=self.name,
+                    values=columns * block,
+                    metadata_bytes=-(-kept.size // 8),
+                    cost=columns * (block + BLOCK_OVERHEAD),
+                    details=(block, n, kept),
+                )
+
+    def options(self, weights: Weights, candidate: Candidate) -> dict[str, Value]:
+        block, channels, kept = candidate.details
+        return {"block": block, "block_channels": channels, "kept": bits.pack_bits(kept)}
+
+    def locate(self, options: CustomOptions, shape: Shape) -> np.ndarray:
+        block, n = _read_block(options, shape)
+        kernel = shape.kernel[0] * shape.kernel[1]
+        row_groups, channel_groups = -(-shape.rows // block), -(-shape.channels // n)
+        kept = bits.unpack_bits(options, "kept", row_groups * channel_groups * kernel)
+        g, h, k = np.unravel_index(np.flatnonzero(kept), (row_groups, channel_groups, kernel))
+        channel = h[:, None] * n + np.arange(n)  # [units, n]
+        column = (k[:, None] * shape.channels + channel)[channel < shape.channels]
+        row = np.repeat(g, np.minimum(n, shape.channels - h * n))[:, None] * block + np.arange(block)
+        return np.where(row < shape.rows, row * shape.columns + column[:, None], -1).reshape(-1)
+
+    def block(self, options: CustomOptions, shape: Shape) -> str:
+        return "{} x {}".format(*_read_block(options, shape))
+
+
+def _read_block(options: CustomOptions, shape: Shape) -> tuple[int, int]:
+    block = options.integer("block", 1, min(MAX_BLOCK, shape.rows))
+    return block, options.integer("block_channels", 1, shape.channels)
