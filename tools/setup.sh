@@ -75,8 +75,9 @@ setup_python() {
   [ -x .venv/bin/python ] && supported .venv/bin/python || make_venv
   want="$(cat pyproject.toml tools/constraints.txt | sha256sum) $root"
   [ "$(cat $stamp 2> /dev/null)" = "$want" ] && return
-  run "Python packages (TensorFlow is 600 MB; minutes on a slow line)" \
-    pip install -q --progress-bar off -c tools/constraints.txt -e '.[dev]'
+  run "pip and setuptools" pip install -q --progress-bar off -c tools/constraints.txt pip setuptools
+  run "Python packages (TensorFlow is 600 MB: minutes on a slow line)" \
+    pip install -q --progress-bar off -c tools/constraints.txt --no-build-isolation -e '.[dev]'
   echo "$want" > $stamp
 }
 
@@ -130,6 +131,8 @@ setup_build() {
 
 # --- aarch64 ----------------------------------------------------------------------------------------------------------
 
+aarch64_versions() { grep -E '^(ai-edge-litert|numpy|ml_dtypes)==' tools/constraints.txt; }
+
 fetch_aarch64_root() {
   local new=$root/build/aarch64-root.new
   rm -rf "$new"
@@ -149,13 +152,13 @@ fetch_aarch64_root() {
   done > "$new/proc/cpuinfo"
   rm -rf "$root/build/aarch64-root"
   mv "$new" "$root/build/aarch64-root"
-  sha256sum < tools/constraints.txt > "$setup/aarch64-root"
+  aarch64_versions > "$setup/aarch64-root"
 }
 
 setup_aarch64() {
   setup_python
   system_packages g++-aarch64-linux-gnu qemu-user
-  [ "$(cat "$setup/aarch64-root" 2> /dev/null)" = "$(sha256sum < tools/constraints.txt)" ] ||
+  [ "$(cat "$setup/aarch64-root" 2> /dev/null)" = "$(aarch64_versions)" ] ||
     run "Python and LiteRT for AArch64 (build/aarch64-root)" fetch_aarch64_root
 }
 
