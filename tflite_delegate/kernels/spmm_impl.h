@@ -14,6 +14,7 @@
 #ifndef TFLITE_DELEGATE_KERNELS_SPMM_IMPL_H_
 #define TFLITE_DELEGATE_KERNELS_SPMM_IMPL_H_
 
+#include <type_traits>
 #include <utility>
 
 #include "tflite_delegate/kernels/spmm.h"
@@ -23,56 +24,63 @@
 namespace block_sparse {
 namespace kernels {
 
+// Calls fn(0), .., fn(kCount - 1) with compile-time indices. A loop would do the same later, after the compiler has decided
+// which arrays live in registers.
+template <int... kIndex, class Fn>
+BLOCK_SPARSE_INLINE void Unroll(std::integer_sequence<int, kIndex...>, const Fn& fn) {
+  (fn(std::integral_constant<int, kIndex>()), ...);
+}
+template <int kCount, class Fn>
+BLOCK_SPARSE_INLINE void Unroll(const Fn& fn) {
+  Unroll(std::make_integer_sequence<int, kCount>(), fn);
+}
+
 template <class Simd, int kBlock, int kTile>
 class Spmm {
   using Vec = typename Simd::Vec;
   using Weights = typename Simd::template Weights<kBlock>;
-  struct Accumulators {
-    Vec row[kBlock][kTile];
+  struct Row {
+    Vec tile[kTile];
   };
-
-  template <int... kRow>
-  static BLOCK_SPARSE_INLINE void Multiply(Accumulators& acc, const Weights& weights, const float* x,
-                                           std::integer_sequence<int, kRow...>) {
-    for (int t = 0; t < kTile; t++) {
-      const Vec pixels = Simd::Load(x + t * Simd::kLanes);
-      ((acc.row[kRow][t] = weights.template Fma<kRow>(acc.row[kRow][t], pixels)), ...);
-    }
-  }
+  struct Accumulators {
+    Row row[kBlock];
+  };
 
   static BLOCK_SPARSE_INLINE void Blocks(Accumulators& acc, uint32_t count, const float* x, const float*& weights,
                                          const int32_t*& offsets) {
     for (; count != 0; count--) {
-      Multiply(acc, Weights(weights), x + *offsets, std::make_integer_sequence<int, kBlock>());
+      const Weights block(weights);
+      const float* pixels = x + *offsets;
+      Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+        const Vec vector = Simd::Load(pixels + t * Simd::kLanes);
+        Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
+          acc.row[r].tile[t] = block.template Fma<r>(acc.row[r].tile[t], vector);
+        });
+      });
       weights += kBlock;
       offsets++;
     }
   }
 
-  static BLOCK_SPARSE_INLINE void Start(Vec (&row)[kTile], float bias) {
-    for (int t = 0; t < kTile; t++) row[t] = Simd::Set1(bias);
+  static BLOCK_SPARSE_INLINE void Start(Row& row, float bias) {
+    const Vec start = Simd::Set1(bias);
+    Unroll<kTile>([&](auto t) __attribute__((always_inline)) { row.tile[t] = start; });
   }
 
-  static BLOCK_SPARSE_INLINE void Finish(Vec (&row)[kTile], const SpmmArgs& args, int32_t out, Vec low, Vec high) {
+  static BLOCK_SPARSE_INLINE void Finish(const Row& row, const SpmmArgs& args, int32_t out, Vec low, Vec high) {
     if (out < 0) return;
+    float* y = args.y + out;
     if (args.residual != nullptr) {
-      for (int t = 0; t < kTile; t++) {
-        row[t] = Simd::Add(row[t], Simd::Load(args.residual + out + t * Simd::kLanes));
-      }
+      const float* residual = args.residual + out;
+      Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+        const Vec sum = Simd::Add(row.tile[t], Simd::Load(residual + t * Simd::kLanes));
+        Simd::Store(y + t * Simd::kLanes, Simd::Clamp(sum, low, high));
+      });
+    } else {
+      Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+        Simd::Store(y + t * Simd::kLanes, Simd::Clamp(row.tile[t], low, high));
+      });
     }
-    for (int t = 0; t < kTile; t++) {
-      Simd::Store(args.y + out + t * Simd::kLanes, Simd::Clamp(row[t], low, high));
-    }
-  }
-
-  template <int... kRow>
-  static BLOCK_SPARSE_INLINE void UnalignedRows(Accumulators& acc, const SpmmArgs& args, int32_t row,
-                                                const float*& weights, const int32_t*& offsets, Vec low, Vec high,
-                                                std::integer_sequence<int, kRow...>) {
-    ((Blocks(acc, args.counts[row + kRow], args.x, weights, offsets),
-      Finish(acc.row[kRow], args, args.row_out[row + kRow], low, high),
-      Start(acc.row[kRow], args.bias[row + kRow + kBlock])),
-     ...);
   }
 
  public:
@@ -81,9 +89,13 @@ class Spmm {
     const float* weights = args.weights;
     const int32_t* offsets = args.offsets;
     Accumulators acc;
-    for (int r = 0; r < kBlock; r++) Start(acc.row[r], args.bias[r]);
+    Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[r]); });
     for (int32_t row = 0; row < args.rows; row += kBlock) {
-      UnalignedRows(acc, args, row, weights, offsets, low, high, std::make_integer_sequence<int, kBlock>());
+      Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
+        Blocks(acc, args.counts[row + r], args.x, weights, offsets);
+        Finish(acc.row[r], args, args.row_out[row + r], low, high);
+        Start(acc.row[r], args.bias[row + r + kBlock]);
+      });
     }
   }
 
@@ -94,9 +106,11 @@ class Spmm {
     const uint32_t* counts = args.counts;
     for (int32_t row = 0; row < args.rows; row += kBlock) {
       Accumulators acc;
-      for (int r = 0; r < kBlock; r++) Start(acc.row[r], args.bias[row + r]);
+      Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[row + r]); });
       Blocks(acc, *counts++, args.x, weights, offsets);
-      for (int r = 0; r < kBlock; r++) Finish(acc.row[r], args, args.row_out[row + r], low, high);
+      Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
+        Finish(acc.row[r], args, args.row_out[row + r], low, high);
+      });
     }
   }
 };
