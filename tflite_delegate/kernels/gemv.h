@@ -1,4 +1,5 @@
-// Matrix times vector, and times a few vectors at once: y[n, row] = clamp(bias[row] + sum W[row, column] * x[n, column]).
+// Matrix times vector, and times a few vectors at once: y[n, row] = clamp(bias[row] + sum W[row, column] * x[n,
+// column]).
 //
 // At batch 1 the limit is how fast the weights can be read, so they are read once, in order, and in as few bytes as
 // possible. A row's sum runs in the same order however the rows are split into calls.

@@ -18,6 +18,7 @@ namespace kernels {
 class SparseGemvMatrix {
  public:
   // bias may be null; it is indexed by lowered row. At most `panels` panels of about equal work.
+  SparseGemvMatrix() = default;
   SparseGemvMatrix(const LoweredMatrix& matrix, const float* bias, int panels);
 
   int panels() const { return static_cast<int>(panels_.size()); }
@@ -29,7 +30,7 @@ class SparseGemvMatrix {
  private:
   struct Panel {
     int32_t first, begin, last;  // rows first .. last - 1, computed from `begin` on
-    size_t block, step, bias;  // where the panel begins in the streams
+    size_t block, step, bias;    // where the panel begins in the streams
   };
   void Append(const LoweredMatrix& matrix, const float* bias, int32_t first, int32_t last);
 

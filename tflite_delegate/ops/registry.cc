@@ -6,9 +6,11 @@
 namespace block_sparse {
 namespace ops {
 
-#define BLOCK_SPARSE_OPS(OP) \
-  OP(kBlockSparseConv2D)     \
-  OP(kConv2D)
+#define BLOCK_SPARSE_OPS(OP)     \
+  OP(kBlockSparseConv2D)         \
+  OP(kBlockSparseFullyConnected) \
+  OP(kConv2D)                    \
+  OP(kFullyConnected)
 
 #define DECLARE(op) extern const OpRegistration op;
 BLOCK_SPARSE_OPS(DECLARE)
@@ -18,7 +20,8 @@ const OpRegistration* FindOp(const Node& node) {
   static constexpr const OpRegistration* kOps[] = {BLOCK_SPARSE_OPS(ADDRESS)};
   for (const OpRegistration* op : kOps) {
     if (op->builtin_code != node.builtin_code()) continue;
-    if (op->custom_name == nullptr || (node.custom_name() != nullptr && strcmp(op->custom_name, node.custom_name()) == 0)) {
+    if (op->custom_name == nullptr ||
+        (node.custom_name() != nullptr && strcmp(op->custom_name, node.custom_name()) == 0)) {
       return op;
     }
   }
