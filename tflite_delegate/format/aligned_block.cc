@@ -20,7 +20,7 @@ bool LowerAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatr
     start_row[i] *= block;
     for (int32_t q = input.rows - start_row[i]; q < block; ++q) {
       if (input.values[i * static_cast<size_t>(block) + static_cast<size_t>(q)] != 0.0f) {
-        return keys->Fail("positions", "has block " + Decimal(static_cast<int64_t>(i)) +
+        return keys->Fail("positions", "has block " + Decimal(i) +
                                            " reach past the last row with a value that is not 0; expected 0 there");
       }
     }

@@ -14,8 +14,7 @@ bool ReadBlock(const StructureInput& input, KeyReader* keys, int32_t* block) {
   }
   if (input.value_count % static_cast<size_t>(*block) != 0) {
     return keys->Fail("block", "is " + Decimal(*block) + ", which does not divide the values tensor's " +
-                                   Decimal(static_cast<int64_t>(input.value_count)) +
-                                   " elements; expected a whole number of blocks");
+                                   Decimal(input.value_count) + " elements; expected a whole number of blocks");
   }
   return true;
 }
@@ -24,28 +23,25 @@ bool ReadPositions(const StructureInput& input, KeyReader* keys, const char* key
                    int32_t step, std::vector<int32_t>* column, std::vector<int32_t>* slot) {
   Bytes bytes;
   if (!keys->Blob(key, &bytes)) return false;
-  const std::string expected =
-      "; expected " + Decimal(static_cast<int64_t>(count)) + " gaps, one for each block of the values tensor";
+  const std::string expected = "; expected " + Decimal(count) + " gaps, one for each block of the values tensor";
   // A gap is at least a byte: nothing is allocated that the file does not hold.
   if (bytes.size < count) {
-    return keys->Fail(key, "has only " + Decimal(static_cast<int64_t>(bytes.size)) + " bytes" + expected);
+    return keys->Fail(key, "has only " + Decimal(bytes.size) + " bytes" + expected);
   }
   column->resize(count);
   slot->resize(count);
   const uint64_t end = static_cast<uint64_t>(input.columns) * static_cast<uint64_t>(slots);
-  GapReader gaps(bytes);
+  ByteGapReader gaps(bytes);
   uint64_t cursor = 0;
   for (size_t i = 0; i < count; ++i) {
     uint64_t gap;
     if (!gaps.Gap(&gap)) {
-      return keys->Fail(
-          key, "is truncated or has a gap of 2^32 or more at block " + Decimal(static_cast<int64_t>(i)) + expected);
+      return keys->Fail(key, "is truncated or has a gap of 2^32 or more at block " + Decimal(i) + expected);
     }
     const uint64_t position = cursor + gap;
     if (position >= end) {
-      return keys->Fail(key, "puts block " + Decimal(static_cast<int64_t>(i)) + " at position " +
-                                 Decimal(static_cast<int64_t>(position)) + "; expected positions below " +
-                                 Decimal(static_cast<int64_t>(end)));
+      return keys->Fail(key, "puts block " + Decimal(i) + " at position " + Decimal(position) +
+                                 "; expected positions below " + Decimal(end));
     }
     (*column)[i] = static_cast<int32_t>(position / static_cast<uint64_t>(slots));
     (*slot)[i] = static_cast<int32_t>(position % static_cast<uint64_t>(slots));

@@ -1,4 +1,4 @@
-// Ascending positions stored as gaps in unsigned LEB128 (docs/format.md).
+// The two ways in which ascending positions are stored (docs/format.md): gaps as LEB128 bytes, and as Rice-coded bits.
 #ifndef TFLITE_DELEGATE_FORMAT_GAPS_H_
 #define TFLITE_DELEGATE_FORMAT_GAPS_H_
 
@@ -9,9 +9,9 @@
 
 namespace block_sparse::format {
 
-class GapReader {
+class ByteGapReader {
  public:
-  explicit GapReader(Bytes bytes) : bytes_(bytes) {}
+  explicit ByteGapReader(Bytes bytes) : bytes_(bytes) {}
 
   bool AtEnd() const { return next_ == bytes_.size; }
 
@@ -33,6 +33,43 @@ class GapReader {
  private:
   Bytes bytes_;
   size_t next_ = 0;
+};
+
+// Bits are counted from the least significant of each byte.
+inline bool Bit(Bytes bytes, uint64_t index) { return (bytes.data[index / 8] >> (index % 8) & 1) != 0; }
+inline uint64_t BytesForBits(uint64_t bits) { return (bits + 7) / 8; }
+// Whether the bits from `index` on to the end of the bytes are 0.
+inline bool RestIsZero(Bytes bytes, uint64_t index) {
+  for (; index < uint64_t{8} * bytes.size; ++index) {
+    if (Bit(bytes, index)) return false;
+  }
+  return true;
+}
+
+// Quotients in unary (zeros ended by a one) in `high`, remainders of `low_bits` bits in `low`.
+class BitGapReader {
+ public:
+  BitGapReader(Bytes high, Bytes low, int low_bits) : high_(high), low_(low), low_bits_(low_bits) {}
+
+  // Decodes one gap below `limit` (at most 2^62). False where `high` ends or the gap is too large; `low` must be long
+  // enough for the gaps in `high`.
+  bool Gap(uint64_t limit, uint64_t* gap) {
+    const uint64_t start = next_high_;
+    const uint64_t end = uint64_t{8} * high_.size;
+    while (next_high_ < end && !Bit(high_, next_high_)) ++next_high_;
+    if (next_high_ == end) return false;
+    const uint64_t quotient = next_high_++ - start;
+    uint64_t remainder = 0;
+    for (int i = 0; i < low_bits_; ++i) remainder |= static_cast<uint64_t>(Bit(low_, next_low_++)) << i;
+    if (quotient > (limit >> low_bits_)) return false;
+    *gap = quotient << low_bits_ | remainder;
+    return *gap < limit;
+  }
+
+ private:
+  Bytes high_, low_;
+  int low_bits_;
+  uint64_t next_high_ = 0, next_low_ = 0;
 };
 
 }  // namespace block_sparse::format

@@ -4,7 +4,7 @@
 
 namespace block_sparse::format {
 
-std::string Decimal(int64_t value) {
+std::string DecimalOf(int64_t value) {
   char digits[20];
   size_t count = 0;
   uint64_t rest = value < 0 ? uint64_t{0} - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
@@ -76,6 +76,12 @@ bool KeyReader::Blob(const char* key, Bytes* value) {
   if (!Get(key, FlexValue::Kind::kBlob, "a blob", &found)) return false;
   *value = found.bytes;
   return true;
+}
+
+bool KeyReader::Blob(const char* key, uint64_t size, Bytes* value) {
+  if (!Blob(key, value)) return false;
+  if (value->size == size) return true;
+  return Fail(key, "has " + Decimal(value->size) + " bytes; expected " + Decimal(size));
 }
 
 bool KeyReader::Choice(const char* key, const std::vector<const char*>& choices, size_t* index) {

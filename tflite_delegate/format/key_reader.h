@@ -13,7 +13,11 @@
 namespace block_sparse::format {
 
 // std::to_string is library code, which an Android build would have to link; this is not.
-std::string Decimal(int64_t value);
+std::string DecimalOf(int64_t value);
+template <class Integer>
+std::string Decimal(Integer value) {
+  return DecimalOf(static_cast<int64_t>(value));
+}
 
 // Untrusted text as it may stand in a message: quoted, printable ASCII only, cut to a sensible length.
 std::string Quoted(Bytes text);
@@ -27,6 +31,8 @@ class KeyReader {
   bool Int(const char* key, int64_t low, int64_t high, int32_t* value);
   bool Bool(const char* key, bool* value);
   bool Blob(const char* key, Bytes* value);
+  // A blob of exactly `size` bytes.
+  bool Blob(const char* key, uint64_t size, Bytes* value);
   // The index in `choices` of the string that stands at `key`.
   bool Choice(const char* key, const std::vector<const char*>& choices, size_t* index);
 

@@ -6,18 +6,13 @@
 namespace block_sparse::format {
 
 int32_t PieceHeight(int32_t block) {
-  int32_t best = 1;
-  int32_t best_cost = 2 * block;
-  bool best_divides = true;
-  for (int32_t height : kKernelBlocks) {
-    const int32_t cost = (block + height - 1) / height * (height + 1);
-    const bool divides = block % height == 0;
-    const bool better = cost < best_cost || (cost == best_cost && divides && !best_divides) ||
-                        (cost == best_cost && divides == best_divides && height > best);
-    if (better) {
+  int32_t best = 0;
+  double best_cost = 0;
+  for (int32_t height : kKernelBlocks) {  // descending
+    const double cost = (block + height - 1) / height * (height + kBlockOverhead);
+    if (best == 0 || cost < best_cost) {
       best = height;
       best_cost = cost;
-      best_divides = divides;
     }
   }
   return best;
@@ -50,7 +45,8 @@ void LowerBlocks(int32_t rows, int32_t columns, const VerticalBlocks& blocks, co
   matrix->values.assign(pieces * static_cast<size_t>(height), 0.0f);
   std::vector<uint32_t> cursor(begin.begin(), begin.end() - 1);
   for (size_t i = 0; i < count; ++i) {
-    const float* source = values + i * static_cast<size_t>(blocks.block);
+    const float* source =
+        values + (blocks.first_value.empty() ? i * static_cast<size_t>(blocks.block) : blocks.first_value[i]);
     for (int32_t top = 0; top < blocks.block; top += height) {
       const int32_t row = blocks.start_row[i] + top;
       if (row >= rows) break;

@@ -1,5 +1,6 @@
 #include "tflite_delegate/format/options.h"
 
+#include <limits>
 #include <vector>
 
 #include "tflite_delegate/format/flexbuffer.h"
@@ -67,8 +68,14 @@ bool ReadCommon(BlockSparseOp op, KeyReader* keys, BlockSparseOptions* parsed, S
   constexpr Activation kActivations[] = {Activation::kNone, Activation::kRelu, Activation::kReluN1To1,
                                          Activation::kRelu6};
   parsed->activation = kActivations[activation];
-  Bytes unused;  // of use to densify alone; a file in which it is not a blob is still a broken file
-  return !keys->Has("negative_zero_rows") || keys->Blob("negative_zero_rows", &unused);
+  // Of use to densify alone; but a file in which they are not what they should be is a broken file.
+  Bytes unused;
+  int32_t unused_index;
+  if (keys->Has("negative_zero_rows") &&
+      !keys->Blob("negative_zero_rows", (static_cast<uint64_t>(input->rows) + 7) / 8, &unused)) {
+    return false;
+  }
+  return !keys->Has("dense_opcode") || keys->Int("dense_opcode", 0, std::numeric_limits<int32_t>::max(), &unused_index);
 }
 
 }  // namespace
@@ -85,9 +92,11 @@ bool ReadBlockSparse(BlockSparseOp op, const uint8_t* options, size_t options_si
 
   format::StructureInput input;
   if (!format::ReadCommon(op, &keys, parsed, &input)) return false;
-  if (value_count > static_cast<uint64_t>(format::kMaxElements))
-    return keys.Fail("values tensor: 2^31 elements or more");
-  if (values == nullptr && value_count != 0) return keys.Fail("values tensor: it has no data; expected a constant");
+  if (value_count == 0 || value_count > static_cast<uint64_t>(format::kMaxElements)) {
+    return keys.Fail("values tensor: it has " + format::Decimal(value_count) +
+                     " elements; expected at least 1 and fewer than 2^31");
+  }
+  if (values == nullptr) return keys.Fail("values tensor: it has no data; expected a constant");
   input.values = values;
   input.value_count = value_count;
 

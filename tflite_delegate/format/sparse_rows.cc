@@ -127,7 +127,34 @@ void Build(const SparseRows& entries, const Plan& plan, LoweredMatrix* matrix) {
 
 }  // namespace
 
-void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix) {
+SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>& entry_row,
+                       const std::vector<int32_t>& entry_column, const float* values) {
+  const size_t count = entry_row.size();
+  // By column, then stably by row.
+  std::vector<uint32_t> cursor(Index(columns) + 1, 0);
+  for (int32_t column : entry_column) ++cursor[Index(column) + 1];
+  for (size_t c = 0; c < Index(columns); ++c) cursor[c + 1] += cursor[c];
+  std::vector<uint32_t> by_column(count);
+  for (size_t i = 0; i < count; ++i) by_column[cursor[Index(entry_column[i])]++] = static_cast<uint32_t>(i);
+
+  SparseRows sorted;
+  sorted.rows = rows;
+  sorted.columns = columns;
+  sorted.begin.assign(Index(rows) + 1, 0);
+  sorted.column.resize(count);
+  sorted.value.resize(count);
+  for (int32_t row : entry_row) ++sorted.begin[Index(row) + 1];
+  for (size_t r = 0; r < Index(rows); ++r) sorted.begin[r + 1] += sorted.begin[r];
+  cursor.assign(sorted.begin.begin(), sorted.begin.end());
+  for (uint32_t i : by_column) {
+    const uint32_t at = cursor[Index(entry_row[i])]++;
+    sorted.column[at] = entry_column[i];
+    sorted.value[at] = values[i];
+  }
+  return sorted;
+}
+
+void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix) {
   std::vector<int32_t> own(Index(entries.rows));
   for (int32_t r = 0; r < entries.rows; ++r) own[Index(r)] = r;
   std::vector<int32_t> similar;
@@ -136,8 +163,9 @@ void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix) {
   Plan best;
   best.order = &own;
   best.blocks = static_cast<int64_t>(entries.column.size());
-  best.cost = 2.0 * static_cast<double>(best.blocks);
-  for (std::vector<int32_t>* order : {&own, &similar}) {
+  best.cost = static_cast<double>(best.blocks) * (1 + kBlockOverhead);
+  const std::vector<int32_t>* const orders[] = {&own, &stored_order, &similar};
+  for (const std::vector<int32_t>* order : orders) {
     if (order->empty()) continue;
     for (int32_t height : {2, 4, 8}) {
       for (bool aligned : {true, false}) {
@@ -146,14 +174,14 @@ void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix) {
         plan.aligned = aligned;
         plan.order = order;
         plan.blocks = CountBlocks(entries, *order, height, aligned);
-        plan.cost = static_cast<double>(plan.blocks) * (height + 1) * (aligned ? 1.0 : kUnalignedPenalty) *
+        plan.cost = static_cast<double>(plan.blocks) * (height + kBlockOverhead) * (aligned ? 1.0 : kUnalignedPenalty) *
                     (order == &own ? 1.0 : kReorderedPenalty);
         if (plan.cost < best.cost) best = plan;
       }
     }
   }
   Build(entries, best, matrix);
-  if (best.order == &similar) matrix->row_channel = similar;
+  if (best.order != &own) matrix->row_channel = *best.order;
 }
 
 }  // namespace block_sparse::format

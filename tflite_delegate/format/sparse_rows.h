@@ -18,12 +18,16 @@ struct SparseRows {
   std::vector<float> value;
 };
 
-// A block of p rows costs p multiply-adds and one load of the input. Where neighbouring rows have entries in the same
-// columns, one block of 2, 4 or 8 rows serves several entries with one load; where they do not, it multiplies by zeros.
-// So a few ways are counted exactly and the cheapest is built: heights 1, 2, 4 and 8; blocks at any row or at multiples
-// of the height; rows in their own order or reordered so that similar ones meet (then `row_channel` is set). Reordering
+// Sorts `count` entries given in any order, no two at the same place.
+SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>& entry_row,
+                       const std::vector<int32_t>& entry_column, const float* values);
+
+// Where neighbouring rows have entries in the same columns, one block of 2, 4 or 8 rows serves several entries with one
+// load; where they do not, it multiplies by zeros. So a few ways are counted exactly and the cheapest is built: heights
+// 1, 2, 4 and 8; blocks at any row or at multiples of the height; rows in their own order, in `stored_order` (a
+// permutation, or empty) or reordered here so that similar ones meet; `row_channel` is set accordingly. Reordering
 // chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows.
-void LowerSparseRows(const SparseRows& entries, LoweredMatrix* matrix);
+void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix);
 
 }  // namespace block_sparse::format
 

@@ -34,6 +34,9 @@ extern const size_t kStructureCount;
 
 bool LowerUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
 bool LowerAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool LowerPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool LowerBlockPunched(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool LowerBlockRowColumn(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
 
 }  // namespace block_sparse::format
 

@@ -17,10 +17,9 @@ bool LowerUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMa
   }
   for (size_t i = 0; i < count; ++i) {
     if (blocks.start_row[i] > input.rows - blocks.block) {
-      return keys->Fail("positions", "starts block " + Decimal(static_cast<int64_t>(i)) + " at row " +
-                                         Decimal(blocks.start_row[i]) + "; expected at most row " +
-                                         Decimal(input.rows - blocks.block) + ", where " + Decimal(blocks.block) +
-                                         " rows still fit");
+      return keys->Fail("positions", "starts block " + Decimal(i) + " at row " + Decimal(blocks.start_row[i]) +
+                                         "; expected at most row " + Decimal(input.rows - blocks.block) + ", where " +
+                                         Decimal(blocks.block) + " rows still fit");
     }
   }
   LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
