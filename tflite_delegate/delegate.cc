@@ -33,7 +33,8 @@ TfLiteRegistration StretchRegistration() {
   };
   registration.free = [](TfLiteContext*, void* data) { delete static_cast<Stretch*>(data); };
   registration.prepare = [](TfLiteContext* context, TfLiteNode* node) {
-    return static_cast<Stretch*>(node->user_data)->Prepare(context);
+    auto* stretch = static_cast<Stretch*>(node->user_data);
+    return stretch == nullptr ? kTfLiteError : stretch->Prepare(context);
   };
   registration.invoke = [](TfLiteContext* context, TfLiteNode* node) {
     return static_cast<Stretch*>(node->user_data)->Invoke(context);

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "tflite_delegate/log.h"
-#include "tflite_delegate/ops/node.h"
 
 namespace block_sparse {
 
@@ -11,7 +10,12 @@ std::unique_ptr<Stretch> Stretch::Create(TfLiteContext* context, const TfLiteDel
                                          const DelegateOptions& options, graph::ThreadPool* pool) {
   std::unique_ptr<Stretch> stretch(new Stretch(options, pool));
   const TfLiteIntArray* nodes = params.nodes_to_replace;
-  stretch->nodes_.assign(nodes->data, nodes->data + nodes->size);
+  for (int i = 0; i < nodes->size; i++) {
+    TfLiteNode* node = nullptr;
+    TfLiteRegistration* registration = nullptr;
+    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) return nullptr;
+    stretch->nodes_.emplace_back(context, node, registration);
+  }
   for (int i = 0; i < params.input_tensors->size; i++) {
     const int tensor = params.input_tensors->data[i];
     if (tensor >= 0 && context->tensors[tensor].allocation_type != kTfLiteMmapRo) stretch->inputs_.push_back(tensor);
@@ -50,15 +54,11 @@ TfLiteStatus Stretch::Build(TfLiteContext* context) {
     value_of_tensor[tensor] = built->AddInput(built_for_.back());
   }
   ops::Builder builder(built.get(), &value_of_tensor);
-  for (int index : nodes_) {
-    TfLiteNode* node = nullptr;
-    TfLiteRegistration* registration = nullptr;
-    if (context->GetNodeAndRegistration(context, index, &node, &registration) != kTfLiteOk) return kTfLiteError;
-    const ops::Node view(context, node, registration);
-    const ops::OpRegistration* op = ops::FindOp(view);
-    const std::string reason = op != nullptr ? op->build(view, &builder) : "unknown op";
+  for (const ops::Node& node : nodes_) {
+    const ops::OpRegistration* op = ops::FindOp(node);
+    const std::string reason = op != nullptr ? op->build(node, &builder) : "an op that is not known";
     if (!reason.empty()) {
-      context->ReportError(context, "block_sparse: node %d: %s", index, reason.c_str());
+      context->ReportError(context, "block_sparse: %s", reason.c_str());
       return kTfLiteError;
     }
   }

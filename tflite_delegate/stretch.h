@@ -8,12 +8,14 @@
 #include "tensorflow/lite/core/c/common.h"
 #include "tflite_delegate/graph/graph.h"
 #include "tflite_delegate/graph/thread_pool.h"
+#include "tflite_delegate/ops/node.h"
 #include "tflite_delegate/options.h"
 
 namespace block_sparse {
 
 class Stretch {
  public:
+  // Null if the runtime does not let its nodes be seen.
   static std::unique_ptr<Stretch> Create(TfLiteContext* context, const TfLiteDelegateParams& params,
                                          const DelegateOptions& options, graph::ThreadPool* pool);
   ~Stretch();
@@ -29,7 +31,7 @@ class Stretch {
 
   DelegateOptions options_;
   graph::ThreadPool* pool_;
-  std::vector<int> nodes_;
+  std::vector<ops::Node> nodes_;
   std::vector<int> inputs_, outputs_;  // tensors; inputs without the constants
   std::vector<graph::Dims> built_for_;
   std::vector<graph::Dims> output_dims_;

@@ -17,38 +17,48 @@
 namespace block_sparse {
 namespace ops {
 
-// A node and its tensors, read only.
+// A node and its tensors, read only. It holds copies: the runtime lets a delegate look at nodes only while it claims them,
+// and moves them afterwards. What the copied pointers point to stays for the life of the model.
 class Node {
  public:
-  Node(TfLiteContext* context, const TfLiteNode* node, const TfLiteRegistration* registration)
-      : context_(context), node_(node), registration_(registration) {}
+  Node(const TfLiteContext* context, const TfLiteNode* node, const TfLiteRegistration* registration)
+      : context_(context),
+        inputs_(node->inputs->data, node->inputs->data + node->inputs->size),
+        outputs_(node->outputs->data, node->outputs->data + node->outputs->size),
+        builtin_data_(node->builtin_data),
+        custom_options_(static_cast<const uint8_t*>(node->custom_initial_data)),
+        custom_options_size_(node->custom_initial_data_size > 0 ? node->custom_initial_data_size : 0),
+        builtin_code_(registration->builtin_code),
+        custom_name_(registration->custom_name) {}
 
-  int input_count() const { return node_->inputs->size; }
-  int output_count() const { return node_->outputs->size; }
+  int input_count() const { return static_cast<int>(inputs_.size()); }
+  int output_count() const { return static_cast<int>(outputs_.size()); }
   // Null when absent.
   const TfLiteTensor* input(int i) const {
-    if (i >= input_count() || node_->inputs->data[i] < 0) return nullptr;
-    return &context_->tensors[node_->inputs->data[i]];
+    const int tensor = input_tensor(i);
+    return tensor < 0 ? nullptr : &context_->tensors[tensor];
   }
-  int input_tensor(int i) const { return i < input_count() ? node_->inputs->data[i] : -1; }
-  int output_tensor(int i) const { return node_->outputs->data[i]; }
-  const TfLiteTensor* output(int i) const { return &context_->tensors[node_->outputs->data[i]]; }
+  int input_tensor(int i) const { return i < input_count() ? inputs_[i] : -1; }
+  int output_tensor(int i) const { return outputs_[i]; }
+  const TfLiteTensor* output(int i) const { return &context_->tensors[outputs_[i]]; }
 
   template <class Params>
   const Params* params() const {
-    return static_cast<const Params*>(node_->builtin_data);
+    return static_cast<const Params*>(builtin_data_);
   }
-  const uint8_t* custom_options() const { return static_cast<const uint8_t*>(node_->custom_initial_data); }
-  size_t custom_options_size() const {
-    return node_->custom_initial_data_size > 0 ? static_cast<size_t>(node_->custom_initial_data_size) : 0;
-  }
-  int builtin_code() const { return registration_->builtin_code; }
-  const char* custom_name() const { return registration_->custom_name; }
+  const uint8_t* custom_options() const { return custom_options_; }
+  size_t custom_options_size() const { return custom_options_size_; }
+  int builtin_code() const { return builtin_code_; }
+  const char* custom_name() const { return custom_name_; }
 
  private:
-  TfLiteContext* context_;
-  const TfLiteNode* node_;
-  const TfLiteRegistration* registration_;
+  const TfLiteContext* context_;
+  std::vector<int> inputs_, outputs_;
+  const void* builtin_data_;
+  const uint8_t* custom_options_;
+  size_t custom_options_size_;
+  int builtin_code_;
+  const char* custom_name_;
 };
 
 // --- Helpers for Claim: "" means yes, else the reason, such as "input 1 is not constant". ---
