@@ -20,7 +20,7 @@ private_apt() {
     -o Dir::State="$work/state" -o Dir::State::status="$work/state/status" -o Dir::Cache="$work/cache" \
     -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
     -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-    -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@")
+    -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@")
 }
 
 # Debian's own mirrors come first among the sources of the machine's release; others are tried after them.

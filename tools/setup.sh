@@ -17,6 +17,7 @@ say() { echo "setup: $*" >&2; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
 # run WHAT COMMAND...: says what is going on and for how long it went on; the command's output is seen if it fails.
+# (A function's steps are joined by &&: the shell does not stop at a failing one inside a condition.)
 run() {
   local what=$1 log=$setup/log started=$SECONDS
   shift
@@ -109,9 +110,10 @@ overrides() {
 }
 
 fetch_tflite_headers() {
-  rm -rf "$setup/tflite.new"
-  tools/private_apt.sh sid "$(dpkg --print-architecture)" "$setup/tflite.new" libtensorflow-lite-dev
-  mv "$setup/tflite.new" "$setup/tflite"
+  local new=$setup/tflite.new
+  rm -rf "$new" &&
+    tools/private_apt.sh sid "$(dpkg --print-architecture)" "$new" libtensorflow-lite-dev &&
+    mv "$new" "$setup/tflite"
 }
 
 setup_build() {
@@ -133,26 +135,30 @@ setup_build() {
 
 aarch64_versions() { grep -E '^(ai-edge-litert|numpy|ml_dtypes)==' tools/constraints.txt; }
 
-fetch_aarch64_root() {
-  local new=$root/build/aarch64-root.new
-  rm -rf "$new"
-  tools/private_apt.sh bookworm arm64 "$new" python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 \
-    libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
-  pip install -q --progress-bar off -c tools/constraints.txt --target "$new/site-packages" --only-binary=:all: \
-    --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-    --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none ai-edge-litert
-  # The runtime reads the CPU's identity here; under qemu it would see the host's and stop.
-  mkdir -p "$new/proc"
+# The runtime reads the CPU's identity from /proc/cpuinfo; under qemu it would see the host's and stop.
+cortex_a76_cpuinfo() {
   local cpu
   for cpu in 0 1; do
     printf '%s\t: %s\n' processor $cpu BogoMIPS 100.00 \
       Features 'fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs' \
       'CPU implementer' 0x41 'CPU architecture' 8 'CPU variant' 0x4 'CPU part' 0xd0b 'CPU revision' 0
     echo
-  done > "$new/proc/cpuinfo"
-  rm -rf "$root/build/aarch64-root"
-  mv "$new" "$root/build/aarch64-root"
-  aarch64_versions > "$setup/aarch64-root"
+  done
+}
+
+fetch_aarch64_root() {
+  local new=$root/build/aarch64-root.new
+  rm -rf "$new" &&
+    tools/private_apt.sh bookworm arm64 "$new" python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 \
+      libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 &&
+    pip install -q --progress-bar off -c tools/constraints.txt --target "$new/site-packages" --only-binary=:all: \
+      --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+      --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none ai-edge-litert &&
+    mkdir "$new/proc" &&
+    cortex_a76_cpuinfo > "$new/proc/cpuinfo" &&
+    rm -rf "$root/build/aarch64-root" &&
+    mv "$new" "$root/build/aarch64-root" &&
+    aarch64_versions > "$setup/aarch64-root"
 }
 
 setup_aarch64() {
