@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(exit_.code or 0)
     try:
         report = parsed.run(parsed)
+        _say(report, parsed.json)
+        sys.stdout.flush()
+        return EXIT_OK
+    except BrokenPipeError:  # whoever reads the table has seen enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except KeyboardInterrupt:
         print("keras-prune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -42,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = "" if isinstance(error, OSError) else f"{parsed.model}: "
         print(f"keras-prune: {where}{error}", file=sys.stderr)
         return EXIT_FAILURE
-    return _say(report, parsed.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,11 +208,11 @@ def _report(path: Path, data: bytes) -> dict[str, Any]:
     }
 
 
-def _say(report: dict[str, Any], as_json: bool) -> int:
+def _say(report: dict[str, Any], as_json: bool) -> None:
     layers: list[LayerInfo] = report["layers"]
     if as_json:
         print(json.dumps({**report, "layers": [layer.as_dict() for layer in layers]}, indent=2))
-        return EXIT_OK
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -238,7 +243,6 @@ def _say(report: dict[str, Any], as_json: bool) -> int:
         f"{report['block_sparse_layers']} block-sparse layers ({saved:,} of {dense:,} bytes), "
         f"{report['dense_layers']} dense layers"
     )
-    return EXIT_OK
 
 
 def short_name(name: str) -> str:

@@ -35,18 +35,13 @@ def to_tflite(
     module.serve = serve
     # Variables that the saved module does not track would stay variables in the file. Keras 3 wraps its own.
     variables = getattr(model, "variables", None) or model.weights
-    module.tracked = [getattr(variable, "value", variable) for variable in variables]
-    module.tracked = [value() if callable(value) and not _is_tensor(tf, value) else value for value in module.tracked]
+    module.tracked = [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]
     with tempfile.TemporaryDirectory(prefix="keras_prune_") as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if configure is not None:
             configure(converter)
         return bytes(converter.convert())
-
-
-def _is_tensor(tf: Any, value: Any) -> bool:
-    return isinstance(value, (tf.Variable, tf.Tensor))
 
 
 def _check_backend(model: Any) -> None:

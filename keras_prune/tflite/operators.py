@@ -203,6 +203,7 @@ def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str])
         kernel = (options.integer("kernel_height", 1, MAX_EXTENT), options.integer("kernel_width", 1, MAX_EXTENT))
         if columns % (kernel[0] * kernel[1]):
             raise options.fail("columns", f"is {columns}; expected a multiple of the {kernel[0]} x {kernel[1]} kernel")
+    _check_tensors(subgraph, operator, options, Shape(rows, columns, kernel))
     negative = np.zeros(rows, bool)
     if "negative_zero_rows" in options:
         bits = np.frombuffer(options.blob("negative_zero_rows"), np.uint8)
@@ -214,10 +215,25 @@ def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str])
     return SparseLayer(code, Shape(rows, columns, kernel), options, structure, values, negative, dense_opcode)
 
 
+def _check_tensors(subgraph: Any, operator: Any, options: CustomOptions, shape: Shape) -> None:
+    """Hold the matrix against the activations, where their trailing dimension is known: a matrix takes memory."""
+    inputs, outputs = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)
+    if len(inputs) not in (2, 3) or min(inputs[INPUT], inputs[WEIGHTS]) < 0 or len(outputs) != 1 or outputs[0] < 0:
+        raise FormatError(f"{options.operator}: expected the inputs input, values and bias, and one output")
+    for key, what, tensor, extent in (
+        ("columns", "input", inputs[INPUT], shape.channels),
+        ("rows", "output", outputs[0], shape.rows),
+    ):
+        known = flatbuffer.ints(subgraph.tensors[tensor].shapeSignature) or flatbuffer.ints(
+            subgraph.tensors[tensor].shape
+        )
+        if known and known[-1] > 0 and known[-1] != extent:
+            value = shape.columns if key == "columns" else shape.rows
+            raise options.fail(key, f"is {value}; the {what} has {known[-1]} channels")
+
+
 def _read_values(model: Any, subgraph: Any, operator: Any, where: str) -> np.ndarray:
     inputs = flatbuffer.ints(operator.inputs)
-    if len(inputs) not in (2, 3) or inputs[WEIGHTS] < 0:
-        raise FormatError(f"{where}: has {len(inputs)} inputs; expected input, values and bias")
     tensor = subgraph.tensors[inputs[WEIGHTS]]
     data = flatbuffer.constant_data(model, tensor)
     if tensor.type != flatbuffer.schema().TensorType.FLOAT32 or data is None:
