@@ -1,11 +1,9 @@
 #include "tflite_delegate/graph/graph.h"
 
-#include <stdlib.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <limits>
 #include <new>
 
 #include "tflite_delegate/graph/fusion.h"
@@ -30,8 +28,6 @@ int64_t Nanoseconds() {
 bool HasPixels(const Dims& dims) { return dims.size() == 4 && static_cast<int64_t>(dims[1]) * dims[2] > 1; }
 
 }  // namespace
-
-Graph::~Graph() { free(arena_); }
 
 int Graph::AddValue(const Dims& dims, bool interleaved) {
   Value value;
@@ -234,24 +230,18 @@ bool Graph::PlanMemory() {
                                    [&](size_t a, size_t b) { return pieces[a].at < pieces[b].at; }),
                   index);
   }
-  // Readers of a tile may look a little past the last plane.
+  // What lies between rows is computed with although nobody reads the result; the arena's zeros keep slow denormals
+  // out of it. Readers of a tile may look a little past the last plane.
   total += kernels::kMaxLanes * kAlignFloats;
-  void* memory = nullptr;
-  if (total > std::numeric_limits<size_t>::max() / sizeof(float) || posix_memalign(&memory, 64, total * sizeof(float))) {
-    return false;
-  }
-  arena_ = static_cast<float*>(memory);
-  arena_floats_ = total;
-  // What lies between rows is computed with although nobody reads the result: zeros, lest it start as slow denormals.
-  std::fill(arena_, arena_ + total, 0.0f);
+  if (!arena_.Allocate(total)) return false;
 
   data_.assign(values_.size(), nullptr);
   scratch_.assign(ops_.size(), nullptr);
   for (const Piece& piece : pieces) {
     if (piece.value >= 0) {
-      data_[piece.value] = arena_ + piece.at;
+      data_[piece.value] = arena_.data() + piece.at;
     } else {
-      scratch_[-1 - piece.value] = arena_ + piece.at;
+      scratch_[-1 - piece.value] = arena_.data() + piece.at;
     }
   }
   for (size_t v = 0; v < values_.size(); v++) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tflite_delegate/graph/memory.h"
 #include "tflite_delegate/graph/op.h"
 #include "tflite_delegate/graph/value.h"
 
@@ -18,7 +19,6 @@ namespace graph {
 class Graph {
  public:
   Graph() = default;
-  ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
@@ -54,7 +54,7 @@ class Graph {
   size_t input_count() const { return inputs_.size(); }
   size_t output_count() const { return outputs_.size(); }
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
-  size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
+  size_t arena_bytes() const { return arena_.floats() * sizeof(float); }
 
  private:
   void RemoveUnusedOps();
@@ -75,8 +75,7 @@ class Graph {
   std::vector<float*> scratch_;    // by op
   std::vector<int64_t> profile_ns_;  // by op; empty: off
   int64_t profiled_runs_ = 0;
-  float* arena_ = nullptr;
-  size_t arena_floats_ = 0;
+  Memory arena_;
 };
 
 }  // namespace graph
