@@ -78,23 +78,17 @@ inline void CheckLowered(const LoweredMatrix& matrix) {
   ASSERT_EQ(matrix.row_begin[0], 0u);
   ASSERT_EQ(matrix.row_begin[rows], matrix.block_column.size());
   ASSERT_EQ(matrix.values.size(), matrix.block_column.size() * block);
+  // Plain comparisons: a mutated file may have millions of rows.
   for (size_t r = 0; r < rows; ++r) {
-    ASSERT_LE(matrix.row_begin[r], matrix.row_begin[r + 1]);
-    if (matrix.aligned && r % block != 0) {
-      ASSERT_EQ(matrix.row_begin[r], matrix.row_begin[r + 1]);
+    const size_t begin = matrix.row_begin[r], end = matrix.row_begin[r + 1];
+    bool good =
+        begin <= end && end <= matrix.block_column.size() && (!matrix.aligned || r % block == 0 || begin == end);
+    for (size_t i = begin; good && i < end; ++i) {
+      good = matrix.block_column[i] >= 0 && matrix.block_column[i] < matrix.columns &&
+             (i == begin || matrix.block_column[i - 1] < matrix.block_column[i]);
+      for (size_t q = rows - r; q < block; ++q) good = good && matrix.values[i * block + q] == 0.0f;
     }
-    for (uint32_t i = matrix.row_begin[r]; i < matrix.row_begin[r + 1]; ++i) {
-      ASSERT_GE(matrix.block_column[i], 0);
-      ASSERT_LT(matrix.block_column[i], matrix.columns);
-      if (i > matrix.row_begin[r]) {
-        ASSERT_LT(matrix.block_column[i - 1], matrix.block_column[i]);
-      }
-      for (size_t q = 0; q < block; ++q) {
-        if (r + q >= rows) {
-          ASSERT_EQ(matrix.values[i * block + q], 0.0f);
-        }
-      }
-    }
+    if (!good) FAIL() << "row " << r << " is not as lowered.h says";
   }
   if (!matrix.row_channel.empty()) {
     ASSERT_EQ(matrix.row_channel.size(), rows);
