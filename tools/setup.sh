@@ -110,9 +110,11 @@ overrides() {
 }
 
 fetch_tflite_headers() {
-  local new=$setup/tflite.new
+  local new=$setup/tflite.new architecture
+  architecture=$(dpkg --print-architecture)
   rm -rf "$new" &&
-    tools/private_apt.sh sid "$(dpkg --print-architecture)" "$new" libtensorflow-lite-dev &&
+    { tools/private_apt.sh sid "$architecture" "$new" libtensorflow-lite-dev ||
+      tools/private_apt.sh forky "$architecture" "$new" libtensorflow-lite-dev; } &&
     mv "$new" "$setup/tflite"
 }
 
