@@ -96,12 +96,13 @@ class ZeroBorder : public Op {
         std::fill(pixels - before, pixels, 0.0f);
         float* end = pixels + width;
         if (gap == 1) {
-          for (int32_t y = 0; y < height; y++) end[static_cast<int64_t>(y) * planes.row] = 0.0f;
+          for (int32_t y = 0; y < height - 1; y++) end[static_cast<int64_t>(y) * planes.row] = 0.0f;
         } else {
-          for (int32_t y = 0; y < height; y++, end += planes.row) std::fill(end, end + gap, 0.0f);
+          for (int32_t y = 0; y < height - 1; y++, end += planes.row) std::fill(end, end + gap, 0.0f);
         }
-        float* below = pixels + static_cast<int64_t>(height) * planes.row;
-        std::fill(below, below + after, 0.0f);
+        // From the last pixel on, only as far as a reader looks: a whole gap may not fit into the plane.
+        end = pixels + image_.run();
+        std::fill(end, end + after, 0.0f);
       }
     });
   }
