@@ -1,0 +1,331 @@
+// Every kernel of spmm.h, at every CPU level, against a triple loop in double precision.
+#include "tflite_delegate/kernels/spmm.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/cpp/guarded.h"
+#include "tests/cpp/kernel_testing.h"
+#include "tflite_delegate/format/lowered.h"
+#include "tflite_delegate/kernels/kernels.h"
+#include "tflite_delegate/kernels/pack.h"
+
+namespace block_sparse {
+namespace testing {
+namespace {
+
+using kernels::KernelTable;
+
+class SpmmTester {
+ public:
+  explicit SpmmTester(const KernelTable& table) : table_(table) {}
+
+  SpmmTester& block(int block) { return Set(&block_, block); }
+  SpmmTester& aligned(bool aligned) { return Set(&aligned_, aligned); }
+  SpmmTester& tile(int tile) { return Set(&tile_, tile); }
+  SpmmTester& rows(int rows) { return Set(&rows_, rows); }
+  SpmmTester& columns(int columns) { return Set(&columns_, columns); }
+  SpmmTester& density(double density) { return Set(&density_, density); }
+  SpmmTester& bias(bool bias) { return Set(&bias_, bias); }
+  SpmmTester& residual(bool residual) { return Set(&residual_, residual); }
+  SpmmTester& in_place(bool in_place) { return Set(&in_place_, in_place); }
+  SpmmTester& permuted(bool permuted) { return Set(&permuted_, permuted); }
+  SpmmTester& panels(int panels) { return Set(&panels_, panels); }
+  SpmmTester& hostile(bool hostile) { return Set(&hostile_, hostile); }
+  SpmmTester& seed(int seed) { return Set(&seed_, seed); }
+  SpmmTester& clamp(float low, float high) {
+    low_ = low;
+    return Set(&high_, high);
+  }
+
+  // Checks everything against the exact product; returns the rectangle of outputs for comparisons between runs.
+  std::vector<float> Test() const {
+    SCOPED_TRACE(Name());
+    Random random(static_cast<uint64_t>(seed_));
+    const auto number = [&] { return hostile_ ? random.Hostile() : random.Float(); };
+    const int pixels = tile_ * table_.lanes;
+
+    LoweredMatrix matrix = RandomMatrix(rows_, columns_, block_, aligned_, density_, &random);
+    if (hostile_) {
+      for (float& v : matrix.values) v = random.Hostile();
+      for (int32_t row = 0; row < rows_; row++) {  // what a block holds past the last row stays 0
+        for (uint32_t b = matrix.row_begin[row]; b < matrix.row_begin[row + 1]; b++) {
+          for (int32_t q = rows_ - row; q < block_; q++) matrix.values[static_cast<size_t>(b) * block_ + q] = 0.0f;
+        }
+      }
+    }
+    if (permuted_) matrix.row_channel = random.Permutation(rows_);
+    std::vector<float> bias(rows_);
+    for (float& v : bias) v = number();
+
+    // Planes of the columns in any order, each at any alignment, the last one at the end of readable memory.
+    const std::vector<int32_t> order = random.Permutation(columns_);
+    std::vector<int32_t> offset(columns_);
+    for (int32_t c = 0; c < columns_; c++) offset[c] = order[c] * pixels;
+    Guarded<float> x(static_cast<size_t>(columns_) * pixels + Misalignment());
+    for (size_t i = 0; i < x.size(); i++) x[i] = number();
+
+    // A padded rectangle: kGap floats that must stay as they are before, between and after the rows.
+    const int32_t stride = pixels + kGap;
+    const size_t size = kGap + static_cast<size_t>(rows_) * stride;
+    Guarded<float> y(size), residual(size);
+    for (size_t i = 0; i < size; i++) {
+      memcpy(&y[i], &kCanary, sizeof kCanary);
+      memcpy(&residual[i], &kCanary, sizeof kCanary);
+    }
+    for (int32_t r = 0; r < rows_; r++) {
+      for (int32_t p = 0; p < pixels; p++) residual[kGap + static_cast<size_t>(r) * stride + p] = number();
+    }
+    const std::vector<float> added(residual.data(), residual.data() + size);
+
+    kernels::PackedMatrix packed =
+        kernels::PackLowered(matrix, bias_ ? bias.data() : nullptr, offset.data(), stride, panels_);
+    // Blocks of 1 are packed alike for both kinds.
+    EXPECT_EQ(packed.aligned, aligned_ || block_ == 1);
+    const auto& table = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
+    const kernels::SpmmKernel kernel = table[packed.log2_block][tile_];
+    if (kernel == nullptr || (1 << packed.log2_block) != block_) {
+      ADD_FAILURE() << "no such kernel";
+      return {};
+    }
+    float* const out = in_place_ ? residual.data() : y.data();
+    for (size_t p = 0; p < packed.panels.size(); p++) {
+      // Copies without slack, so that a read past an end faults.
+      const kernels::SpmmArgs whole = packed.Args(p);
+      const kernels::PackedMatrix::Panel& panel = packed.panels[p];
+      const int32_t steps = packed.aligned ? panel.rows / block_ : panel.rows;
+      const Guarded<float> weights(std::vector<float>(whole.weights, whole.weights + panel.blocks * block_));
+      const Guarded<int32_t> offsets(std::vector<int32_t>(whole.offsets, whole.offsets + panel.blocks));
+      const Guarded<uint32_t> counts(std::vector<uint32_t>(whole.counts, whole.counts + steps));
+      const Guarded<float> biases(std::vector<float>(whole.bias, whole.bias + panel.rows + block_));
+      const Guarded<int32_t> row_out(std::vector<int32_t>(whole.row_out, whole.row_out + panel.rows));
+      kernels::SpmmArgs args = whole;
+      args.weights = weights.data();
+      args.offsets = offsets.data();
+      args.counts = counts.data();
+      args.bias = biases.data();
+      args.row_out = row_out.data();
+      args.x = x.data() + Misalignment();
+      args.y = out + kGap;
+      args.residual = residual_ ? residual.data() + kGap : nullptr;
+      args.low = low_;
+      args.high = high_;
+      kernel(args);
+    }
+
+    const std::vector<float> result(out, out + size);
+    x.ExpectCanaries();
+    y.ExpectCanaries();
+    residual.ExpectCanaries();
+    for (int i = 0; i < kGap; i++) EXPECT_EQ(BitsOf(result[i]), kCanary) << "written before the first row";
+    for (int32_t row = 0; row < rows_; row++) {
+      const int32_t channel = ChannelOf(matrix, row);
+      const float* const y_row = &result[kGap + static_cast<size_t>(channel) * stride];
+      for (int32_t p = 0; p < pixels; p++) {
+        ExactSum sum;
+        if (bias_) sum.Add(bias[channel]);
+        for (int32_t first = std::max(0, row - block_ + 1); first <= row; first++) {
+          for (uint32_t b = matrix.row_begin[first]; b < matrix.row_begin[first + 1]; b++) {
+            sum.Add(static_cast<double>(matrix.values[static_cast<size_t>(b) * block_ + (row - first)]) *
+                    x[Misalignment() + offset[matrix.block_column[b]] + p]);
+          }
+        }
+        if (residual_) sum.Add(added[kGap + static_cast<size_t>(channel) * stride + p]);
+        sum.Clamp(low_, high_);
+        if (!sum.Admits(y_row[p])) {
+          ADD_FAILURE() << "row " << row << " (channel " << channel << "), pixel " << p << ": " << y_row[p]
+                        << " instead of " << sum;
+          return result;
+        }
+      }
+      for (int32_t p = pixels; p < stride; p++) {
+        if (BitsOf(y_row[p]) != kCanary) {
+          ADD_FAILURE() << "written " << p - pixels << " floats past the tile of channel " << channel;
+          return result;
+        }
+      }
+    }
+    return result;
+  }
+
+ private:
+  static constexpr int kGap = 21;  // odd, so that rows have all alignments
+  static constexpr uint32_t kCanary = 0x7fa5a5a5;
+
+  template <class T>
+  SpmmTester& Set(T* field, T value) {
+    *field = value;
+    return *this;
+  }
+  int Misalignment() const { return seed_ % 4; }
+
+  std::string Name() const {
+    ::testing::Message name;
+    name << table_.name << (aligned_ ? " aligned" : " unaligned") << " block " << block_ << " tile " << tile_ << ", "
+         << rows_ << " x " << columns_ << ", density " << density_ << ", clamp " << low_ << " to " << high_
+         << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "") << (in_place_ ? " in place" : "")
+         << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", " << panels_ << " panels, seed "
+         << seed_;
+    return name.GetString();
+  }
+
+  const KernelTable& table_;
+  int block_ = 4, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, seed_ = 1;
+  bool aligned_ = false, bias_ = true, residual_ = false, in_place_ = false, permuted_ = false, hostile_ = false;
+  double density_ = 0.3;
+  float low_ = -kInfinity, high_ = kInfinity;
+};
+
+class SpmmTest : public ::testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& table() const { return *GetParam(); }
+
+  // body(tester) for every kernel of the level.
+  template <class Body>
+  void ForEachKernel(const Body& body) const {
+    for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
+      for (int tile = 1; tile <= table().spmm.max_tile[log2_block]; tile++) {
+        for (bool aligned : {false, true}) {
+          body(SpmmTester(table()).block(1 << log2_block).tile(tile).aligned(aligned));
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+};
+
+TEST_P(SpmmTest, TheTableHasEveryTileUpToTheWidest) {
+  for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
+    const int widest = table().spmm.max_tile[log2_block];
+    EXPECT_GE(widest, 1);
+    EXPECT_LE(widest, kernels::kSpmmMaxTile);
+    for (int tile = 0; tile <= kernels::kSpmmMaxTile; tile++) {
+      const bool there = tile >= 1 && tile <= widest;
+      EXPECT_EQ(table().spmm.aligned[log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+      EXPECT_EQ(table().spmm.unaligned[log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+    }
+  }
+  EXPECT_GE(table().lanes, 1);
+  EXPECT_LE(table().lanes, kernels::kMaxLanes);
+}
+
+TEST_P(SpmmTest, AllRowCounts) {
+  int seed = 0;
+  ForEachKernel([&](SpmmTester tester) {
+    for (int rows = 1; rows <= 17; rows += kSlow ? 3 : 1) tester.rows(rows).seed(seed++).Test();
+    tester.rows(67).seed(seed++).Test();
+  });
+}
+
+TEST_P(SpmmTest, BlocksAStepFromNoneToAll) {
+  int seed = 1000;
+  ForEachKernel([&](SpmmTester tester) {
+    for (int columns : {1, 2, 3, 4, 5, 8, 33}) {
+      if (kSlow && columns > 3 && columns < 33) continue;
+      for (double density : {0.0, 0.05, 0.5, 1.0}) {
+        tester.rows(19).columns(columns).density(density).seed(seed++).Test();
+      }
+    }
+  });
+}
+
+TEST_P(SpmmTest, ClampsAndResiduals) {
+  int seed = 2000;
+  ForEachKernel([&](SpmmTester tester) {
+    for (auto [low, high] : {std::pair(0.0f, kInfinity),
+                             {0.0f, 6.0f},
+                             {-1.0f, 1.0f},
+                             {-kInfinity, -0.25f},
+                             {0.125f, 0.125f},
+                             {-kInfinity, kInfinity}}) {
+      tester.rows(11).columns(7).clamp(low, high);
+      tester.residual(false).in_place(false).seed(seed++).Test();
+      tester.residual(true).in_place(false).bias(false).seed(seed++).Test();
+      tester.residual(true).in_place(true).bias(true).seed(seed++).Test();
+    }
+  });
+}
+
+TEST_P(SpmmTest, RowsGoToTheirChannels) {
+  int seed = 3000;
+  ForEachKernel([&](SpmmTester tester) {
+    for (int rows : {1, 5, 8, 21}) {
+      tester.rows(rows).permuted(true).residual(rows % 2 == 0).seed(seed++).Test();
+    }
+  });
+}
+
+TEST_P(SpmmTest, HostileValues) {
+  int seed = 4000;
+  ForEachKernel([&](SpmmTester tester) {
+    for (int i = 0; i < (kSlow ? 2 : 6); i++) {
+      tester.rows(13).columns(4).hostile(true).residual(i % 2 == 1).clamp(-kInfinity, kInfinity).seed(seed++).Test();
+      tester.clamp(0.0f, 6.0f).seed(seed++).Test();
+    }
+  });
+}
+
+TEST_P(SpmmTest, ManyBlocks) {
+  int seed = 5000;
+  ForEachKernel(
+      [&](SpmmTester tester) { tester.rows(10).columns(kSlow ? 150 : 700).density(0.9).seed(seed++).Test(); });
+}
+
+TEST_P(SpmmTest, PanelsDoNotChangeABit) {
+  int seed = 6000;
+  ForEachKernel([&](SpmmTester tester) {
+    for (int rows : {3, 16, 41}) {
+      for (bool hostile : {false, true}) {
+        tester.rows(rows).columns(9).permuted(rows == 41).residual(rows == 16).hostile(hostile).seed(seed++);
+        const std::vector<float> one = tester.panels(1).Test();
+        for (int panels = 2; panels <= 8; panels += kSlow ? 3 : 1) {
+          EXPECT_TRUE(SameBits(one, tester.panels(panels).Test()))
+              << panels << " panels of " << rows << " rows" << (hostile ? ", hostile" : "");
+        }
+      }
+    }
+  });
+}
+
+// A tile's width is no more than a way to go through the pixels: one pixel's sum is the same in each.
+TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
+  Random random(7);
+  for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
+    for (bool aligned : {false, true}) {
+      const LoweredMatrix matrix = RandomMatrix(13, 11, 1 << log2_block, aligned, 0.4, &random);
+      const std::vector<float> bias = random.Floats(13);
+      const int widest = table().spmm.max_tile[log2_block];
+      const int32_t pixels = widest * table().lanes;
+      const std::vector<float> x = random.Floats(static_cast<size_t>(11) * pixels);
+      std::vector<int32_t> offset(11);
+      for (int32_t c = 0; c < 11; c++) offset[c] = c * pixels;
+      const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), offset.data(), pixels, 1);
+      const auto& kernel = (packed.aligned ? table().spmm.aligned : table().spmm.unaligned)[log2_block];
+      std::vector<float> first;
+      for (int width = 1; width <= widest; width++) {
+        std::vector<float> y(static_cast<size_t>(13) * pixels, 0.0f);
+        for (int at = 0; at < widest; at += width) {
+          const int now = std::min(width, widest - at);
+          kernels::SpmmArgs args = packed.Args(0);
+          args.x = x.data() + at * table().lanes;
+          args.y = y.data() + at * table().lanes;
+          args.low = -kInfinity;
+          args.high = kInfinity;
+          kernel[now](args);
+        }
+        if (width == 1) first = y;
+        EXPECT_TRUE(SameBits(first, y)) << "block " << (1 << log2_block) << ", width " << width;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, SpmmTest, ::testing::ValuesIn(Levels()), LevelName);
+
+}  // namespace
+}  // namespace testing
+}  // namespace block_sparse
