@@ -5,7 +5,8 @@
 # build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
 # aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
 # data:    the Fashion-MNIST images of the demo
-# What is already there is left alone. System packages need root or sudo, and only if one is missing.
+# What is already there is left alone. System packages need root or sudo, and only if one is missing. On another system
+# than Debian Python's part works as it is, Bazelisk replaces the build's, and the others are left to the user.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -41,8 +42,10 @@ apt_install() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install "$@"
 }
 
+on_debian() { grep -qsx 'ID=debian' /etc/os-release; }
+
 system_packages() {
-  command -v dpkg-query > /dev/null || fail "this is not Debian; see README.md for what to install by hand"
+  on_debian || fail "this is not Debian: install by hand what these packages of Debian's hold: $*"
   local missing=() package
   for package in "$@"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
@@ -119,6 +122,10 @@ fetch_tflite_headers() {
 }
 
 setup_build() {
+  if ! on_debian; then
+    say "not Debian: Bazel itself downloads what the build needs (install Bazelisk and a C++ compiler)"
+    return
+  fi
   system_packages make g++ bazel-bootstrap bazel-platforms bazel-skylib bazel-rules-java bazel-rules-proto \
     googletest libbenchmark-dev
   [ -d "$setup/tflite" ] || run "TensorFlow Lite's C headers" fetch_tflite_headers
