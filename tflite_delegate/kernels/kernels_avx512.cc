@@ -1,6 +1,7 @@
 // GCC 12 takes the undefined source operand inside its own AVX-512 intrinsics for a use of an uninitialised variable.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #include "tflite_delegate/kernels/make_table.h"
 #include "tflite_delegate/kernels/simd_avx512.h"

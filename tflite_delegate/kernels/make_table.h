@@ -7,6 +7,8 @@
 #include "tflite_delegate/kernels/elementwise_impl.h"
 #include "tflite_delegate/kernels/gemv_impl.h"
 #include "tflite_delegate/kernels/kernels.h"
+#include "tflite_delegate/kernels/pool_impl.h"
+#include "tflite_delegate/kernels/reduce_impl.h"
 #include "tflite_delegate/kernels/spmm_impl.h"
 
 namespace block_sparse {
@@ -19,7 +21,9 @@ constexpr KernelTable MakeKernelTable(const char* name) {
           MakeSpmmKernels<Simd>(),
           MakeGemvKernels<Simd>(),
           MakeDepthwiseKernels<Simd>(),
-          MakeElementwiseKernels<Simd>()};
+          MakeElementwiseKernels<Simd>(),
+          MakePoolKernels<Simd>(),
+          Reduce<Simd>::Table()};
 }
 
 }  // namespace kernels

@@ -21,8 +21,8 @@ struct Simd {
   static Vec Set1(float x) { return _mm256_set1_ps(x); }
   static Vec Load(const float* p) { return _mm256_loadu_ps(p); }
   static void Store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
-  static Vec LoadN(const float* p, int n) { return _mm256_maskload_ps(p, Mask(n)); }
-  static void StoreN(float* p, Vec v, int n) { _mm256_maskstore_ps(p, Mask(n), v); }
+  static Vec LoadN(const float* p, int n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
+  static void StoreN(float* p, Vec v, int n) { _mm256_maskstore_ps(p, FirstLanes(n), v); }
   static Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
   static Vec Sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
   static Vec Mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
@@ -35,6 +35,35 @@ struct Simd {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  using Mask = __m256;
+  static Mask LoadMask(const int32_t* p) { return Load(reinterpret_cast<const float*>(p)); }
+  static Mask LoadEvenMask(const int32_t* p) { return LoadEven(reinterpret_cast<const float*>(p)); }
+  static Mask Less(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static Vec Select(Mask mask, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, mask); }
+  static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return Fma(sum, _mm256_and_ps(a, mask), b); }
+  // Lanes 2, 3 and 4, 5 have changed places, which costs less than to set them right for every load.
+  static Vec LoadEven(const float* p) { return _mm256_shuffle_ps(Load(p), Load(p + 8), 0x88); }
+  static void LoadPairs(const float* p, Vec* even, Vec* odd) {
+    const Vec a = Load(p), b = Load(p + 8);
+    *even = _mm256_shuffle_ps(a, b, 0x88);
+    *odd = _mm256_shuffle_ps(a, b, 0xDD);
+  }
+  static Vec InOrder(Vec v) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  static Vec Round(Vec v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Vec Scale(Vec v, Vec n) {
+    const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return Mul(Mul(v, Pow2(half)), Pow2(_mm256_sub_epi32(whole, half)));
+  }
+  static Vec Abs(Vec v) { return _mm256_andnot_ps(Set1(-0.0f), v); }
+  static Vec WithSign(Vec magnitude, Vec sign) {
+    return _mm256_or_ps(magnitude, _mm256_and_ps(Set1(-0.0f), sign));
+  }
+  static Vec MaxOrNan(Vec a, Vec b) {
+    return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
 
   // Broadcast at the point of use: sixteen registers leave room for one weight only.
@@ -53,7 +82,10 @@ struct Simd {
   using Rows = AvxRows<Simd, kRows>;
 
  private:
-  static __m256i Mask(int n) {
+  static Vec Pow2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+  static __m256i FirstLanes(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
 };

@@ -21,8 +21,8 @@ struct Simd {
   static Vec Set1(float x) { return _mm512_set1_ps(x); }
   static Vec Load(const float* p) { return _mm512_loadu_ps(p); }
   static void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-  static Vec LoadN(const float* p, int n) { return _mm512_maskz_loadu_ps(Mask(n), p); }
-  static void StoreN(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, Mask(n), v); }
+  static Vec LoadN(const float* p, int n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
+  static void StoreN(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, FirstLanes(n), v); }
   static Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
   static Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -32,6 +32,35 @@ struct Simd {
   static Vec Min(Vec bound, Vec v) { return _mm512_min_ps(bound, v); }
   static Vec Fma(Vec sum, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, sum); }
   static float Sum(Vec v) { return _mm512_reduce_add_ps(v); }
+
+  using Mask = __mmask16;
+  static Mask LoadMask(const int32_t* p) {
+    const __m512i v = _mm512_loadu_si512(p);
+    return _mm512_test_epi32_mask(v, v);
+  }
+  static Mask LoadEvenMask(const int32_t* p) {
+    const __m512i v = _mm512_castps_si512(LoadEven(reinterpret_cast<const float*>(p)));
+    return _mm512_test_epi32_mask(v, v);
+  }
+  static Mask Less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static Vec Select(Mask mask, Vec yes, Vec no) { return _mm512_mask_blend_ps(mask, no, yes); }
+  static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return _mm512_mask3_fmadd_ps(a, b, sum, mask); }
+  static Vec LoadEven(const float* p) { return _mm512_permutex2var_ps(Load(p), Even(), Load(p + 16)); }
+  static void LoadPairs(const float* p, Vec* even, Vec* odd) {
+    const Vec a = Load(p), b = Load(p + 16);
+    *even = _mm512_permutex2var_ps(a, Even(), b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(Even(), _mm512_set1_epi32(1)), b);
+  }
+  static Vec InOrder(Vec v) { return v; }
+  static Vec Round(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Vec Scale(Vec v, Vec n) { return _mm512_scalef_ps(v, n); }
+  static Vec Abs(Vec v) { return _mm512_abs_ps(v); }
+  static Vec WithSign(Vec magnitude, Vec sign) {
+    return _mm512_or_ps(magnitude, _mm512_and_ps(Set1(-0.0f), sign));
+  }
+  static Vec MaxOrNan(Vec a, Vec b) {
+    return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+  }
 
   // The weights of one block, each ready to multiply a vector of pixels.
   template <int kBlock>
@@ -51,7 +80,8 @@ struct Simd {
   using Rows = AvxRows<Simd, kRows>;
 
  private:
-  static __mmask16 Mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+  static __m512i Even() { return _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
+  static __mmask16 FirstLanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 
 }  // namespace avx512

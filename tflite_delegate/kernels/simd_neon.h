@@ -39,6 +39,30 @@ struct Simd {
   static Vec Fma(Vec sum, Vec a, Vec b) { return vfmaq_f32(sum, a, b); }
   static float Sum(Vec v) { return vaddvq_f32(v); }
 
+  using Mask = uint32x4_t;
+  static Mask LoadMask(const int32_t* p) { return vreinterpretq_u32_s32(vld1q_s32(p)); }
+  static Mask LoadEvenMask(const int32_t* p) { return vreinterpretq_u32_s32(vld2q_s32(p).val[0]); }
+  static Mask Less(Vec a, Vec b) { return vcltq_f32(a, b); }
+  static Vec Select(Mask mask, Vec yes, Vec no) { return vbslq_f32(mask, yes, no); }
+  static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) {
+    return Fma(sum, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), mask)), b);
+  }
+  static Vec LoadEven(const float* p) { return vld2q_f32(p).val[0]; }
+  static void LoadPairs(const float* p, Vec* even, Vec* odd) {
+    const float32x4x2_t pairs = vld2q_f32(p);
+    *even = pairs.val[0];
+    *odd = pairs.val[1];
+  }
+  static Vec InOrder(Vec v) { return v; }
+  static Vec Round(Vec v) { return vrndnq_f32(v); }
+  static Vec Scale(Vec v, Vec n) {
+    const int32x4_t whole = vcvtq_s32_f32(n), half = vshrq_n_s32(whole, 1);
+    return Mul(Mul(v, Pow2(half)), Pow2(vsubq_s32(whole, half)));
+  }
+  static Vec Abs(Vec v) { return vabsq_f32(v); }
+  static Vec WithSign(Vec magnitude, Vec sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
+  static Vec MaxOrNan(Vec a, Vec b) { return vmaxq_f32(a, b); }
+
   // The weights stay in whole registers; the multiply picks its lane.
   template <int kBlock>
   struct Weights {
@@ -89,6 +113,9 @@ struct Simd {
       return v;
     }
   };
+
+ private:
+  static Vec Pow2(int32x4_t n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
 };
 
 template <>

@@ -2,6 +2,9 @@
 #ifndef TFLITE_DELEGATE_KERNELS_SIMD_SCALAR_H_
 #define TFLITE_DELEGATE_KERNELS_SIMD_SCALAR_H_
 
+#include <cmath>
+#include <cstdint>
+
 namespace block_sparse {
 namespace kernels {
 namespace scalar {
@@ -29,6 +32,24 @@ struct Simd {
   static Vec Min(Vec bound, Vec v) { return bound < v ? bound : v; }
   static Vec Fma(Vec sum, Vec a, Vec b) { return sum + a * b; }
   static float Sum(Vec v) { return v; }
+
+  using Mask = bool;
+  static Mask LoadMask(const int32_t* p) { return *p != 0; }
+  static Mask LoadEvenMask(const int32_t* p) { return *p != 0; }
+  static Mask Less(Vec a, Vec b) { return a < b; }
+  static Vec Select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
+  static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return mask ? sum + a * b : sum; }
+  static Vec LoadEven(const float* p) { return *p; }
+  static void LoadPairs(const float* p, Vec* even, Vec* odd) {
+    *even = p[0];
+    *odd = p[1];
+  }
+  static Vec InOrder(Vec v) { return v; }
+  static Vec Round(Vec v) { return rintf(v); }
+  static Vec Scale(Vec v, Vec n) { return v != v ? v : ldexpf(v, static_cast<int>(n)); }
+  static Vec Abs(Vec v) { return fabsf(v); }
+  static Vec WithSign(Vec magnitude, Vec sign) { return copysignf(magnitude, sign); }
+  static Vec MaxOrNan(Vec a, Vec b) { return a > b || a != a ? a : b; }
 
   template <int kBlock>
   struct Weights {

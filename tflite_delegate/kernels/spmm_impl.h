@@ -18,22 +18,10 @@
 #include <utility>
 
 #include "tflite_delegate/kernels/spmm.h"
-
-#define BLOCK_SPARSE_INLINE inline __attribute__((always_inline))
+#include "tflite_delegate/kernels/unroll.h"
 
 namespace block_sparse {
 namespace kernels {
-
-// Calls fn(0), .., fn(kCount - 1) with compile-time indices. A loop would do the same later, after the compiler has decided
-// which arrays live in registers.
-template <int... kIndex, class Fn>
-BLOCK_SPARSE_INLINE void Unroll(std::integer_sequence<int, kIndex...>, const Fn& fn) {
-  (fn(std::integral_constant<int, kIndex>()), ...);
-}
-template <int kCount, class Fn>
-BLOCK_SPARSE_INLINE void Unroll(const Fn& fn) {
-  Unroll(std::make_integer_sequence<int, kCount>(), fn);
-}
 
 template <class Simd, int kBlock, int kTile>
 class Spmm {

@@ -7,10 +7,38 @@ namespace block_sparse {
 namespace ops {
 
 #define BLOCK_SPARSE_OPS(OP)     \
+  OP(kAdd)                       \
+  OP(kAveragePool2D)             \
   OP(kBlockSparseConv2D)         \
   OP(kBlockSparseFullyConnected) \
+  OP(kConcatenation)             \
   OP(kConv2D)                    \
-  OP(kFullyConnected)
+  OP(kDepthwiseConv2D)           \
+  OP(kDiv)                       \
+  OP(kElu)                       \
+  OP(kExpandDims)                \
+  OP(kFullyConnected)            \
+  OP(kHardSwish)                 \
+  OP(kLeakyRelu)                 \
+  OP(kLogistic)                  \
+  OP(kMaxPool2D)                 \
+  OP(kMean)                      \
+  OP(kMul)                       \
+  OP(kPad)                       \
+  OP(kPadV2)                     \
+  OP(kPrelu)                     \
+  OP(kReduceMax)                 \
+  OP(kRelu)                      \
+  OP(kRelu6)                     \
+  OP(kReluN1To1)                 \
+  OP(kReshape)                   \
+  OP(kResizeBilinear)            \
+  OP(kResizeNearestNeighbor)     \
+  OP(kSoftmax)                   \
+  OP(kSqueeze)                   \
+  OP(kSub)                       \
+  OP(kSum)                       \
+  OP(kTanh)
 
 #define DECLARE(op) extern const OpRegistration op;
 BLOCK_SPARSE_OPS(DECLARE)
