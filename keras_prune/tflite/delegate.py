@@ -27,6 +27,8 @@ def load_delegate(
     verbose: bool = False,
     library: str | os.PathLike[str] | None = None,
     runtime: str | None = None,
+    report_path: str | os.PathLike[str] | None = None,
+    profile: bool = False,
 ) -> Any:
     """Load the block-sparse delegate.
 
@@ -37,6 +39,8 @@ def load_delegate(
         library: path of the delegate's library; see `find_delegate_library` for where it is looked for otherwise.
         runtime: "tensorflow" or "ai_edge_litert", whose interpreter is going to be used; by default the one that is
             imported already, or else the one that is installed.
+        report_path: file to which the delegate writes, as JSON, what it did with each node of a model that is loaded.
+        profile: whether the delegate measures its operators.
 
     Returns:
         What goes into `experimental_delegates=[...]` of `tf.lite.Interpreter` or ai_edge_litert's `Interpreter`.
@@ -58,6 +62,10 @@ def load_delegate(
     options = {"num_threads": str(num_threads), "verbose": "1" if verbose else "0"}
     if cpu is not None:
         options["cpu"] = cpu
+    if report_path is not None:
+        options["report_path"] = os.fspath(report_path)
+    if profile:
+        options["profile"] = "1"
     path = find_delegate_library(library)
     return _runtime_module(runtime).load_delegate(str(path), options)
 

@@ -77,7 +77,7 @@ class ModelBuilder:
         self,
         source: int,
         weights: int,
-        bias: int,
+        bias: int | None,
         output: int,
         stride: tuple[int, int] = (1, 1),
         dilation: tuple[int, int] = (1, 1),
@@ -90,7 +90,9 @@ class ModelBuilder:
         options.dilationHFactor, options.dilationWFactor = dilation
         options.padding = PADDINGS[padding]
         options.fusedActivationFunction = ACTIVATIONS[activation]
-        return self.operator("CONV_2D", [source, weights, bias], [output], options, version)
+        # TensorFlow Lite's own CONV_2D insists on a bias; other converters' files may have none.
+        inputs = [source, weights] if bias is None else [source, weights, bias]
+        return self.operator("CONV_2D", inputs, [output], options, version)
 
     def fully_connected(
         self,
@@ -143,7 +145,7 @@ def conv_model(
     rows, kernel_height, kernel_width, channels = weights.shape
     source = builder.tensor([batch, height, width, channels], name="input")
     constants = [builder.constant(weights, "weights")]
-    constants.append(-1 if bias is None else builder.constant(bias, "bias"))
+    constants.append(None if bias is None else builder.constant(bias, "bias"))
     output = builder.tensor(
         [
             batch,

@@ -50,6 +50,8 @@ def make(path: Path) -> Path:
         ({}, {"num_threads": "1", "verbose": "0"}),
         ({"num_threads": 64, "verbose": True}, {"num_threads": "64", "verbose": "1"}),
         ({"cpu": "scalar"}, {"num_threads": "1", "verbose": "0", "cpu": "scalar"}),
+        ({"report_path": Path("a.json")}, {"num_threads": "1", "verbose": "0", "report_path": "a.json"}),
+        ({"profile": True}, {"num_threads": "1", "verbose": "0", "profile": "1"}),
     ],
 )
 def test_options_are_what_the_delegate_knows(runtime, tmp_path, arguments, options):

@@ -106,7 +106,7 @@ def test_bit_gaps_come_back(values):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"gap_bits": 25}, "'gap_bits': is 25; expected 0 to 24"),
+        ({"gap_bits": 32}, "'gap_bits': is 32; expected 0 to 31"),
         ({"gap_bits": 3}, "'gaps_low': has 1 bytes; expected 2"),
         ({"gaps_low": b""}, "'gaps_low': has 0 bytes; expected 1"),
         ({"gaps_low": b"\x15\x00"}, "'gaps_low': has 2 bytes"),

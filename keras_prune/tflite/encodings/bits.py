@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_prune.tflite.custom_options import CustomOptions, Value
 
-MAX_GAP_BITS = 24
+MAX_GAP_BITS = 31
 # What a reader of any word size can hold; no matrix within the format's limits has a position beyond it.
 _MAX_POSITION = 2**48
 
