@@ -62,7 +62,7 @@ def hostile(rng: np.random.Generator, shape) -> np.ndarray:
 
 MAKERS = {
     "unaligned_block": lambda rng, rows, kernel, channels: sparse_matrices.unaligned(
-        rng, rows, kernel * channels, min(4, max(rows // 2, 2)), 0.75
+        rng, rows, kernel * channels, 4 if rows >= 8 else 2, 0.75
     ),
     "aligned_block": lambda rng, rows, kernel, channels: sparse_matrices.aligned(
         rng, rows, kernel * channels, min(8, rows), 0.75
