@@ -82,6 +82,8 @@ class Prune(keras.callbacks.Callback):
         self._pruned_model: Any = None
         self._asked = -1
         self._batch = -1
+        self._unproven = True
+        self._enforce = False
 
     def __repr__(self) -> str:
         parts = [repr(self.structure), repr(self.schedule)]
@@ -99,9 +101,10 @@ class Prune(keras.callbacks.Callback):
                 "set KERAS_BACKEND=tensorflow before importing keras"
             )
         pruner = self._bind()
-        if pruner.install():
+        if pruner.install(lambda: getattr(self._pruned_model, "optimizer", None)):
             # Keras keeps the step that it compiled earlier, which knows nothing of the masks.
             self.model.make_train_function(force=True)
+        self._unproven, self._enforce = True, False
         self._advance()
         if self.verbose:
             print(self.report())
@@ -115,6 +118,7 @@ class Prune(keras.callbacks.Callback):
         # With steps_per_execution above one, Keras reports the last batch of each execution.
         self.step += max(batch - self._batch, 1)
         self._batch = batch
+        self._see_that_masks_act()
         self._advance()
         self._log(logs)
 
@@ -180,6 +184,15 @@ class Prune(keras.callbacks.Callback):
         if wanted is not None:
             pruner = self._require()
             self.method.update(pruner.targets, wanted, pruner.project, last)
+
+    def _see_that_masks_act(self) -> None:
+        """Apply masks from here if a training step of the user's own changes weights past the optimizer."""
+        pruner = self._require()
+        if self._unproven and pruner.zeros > 0:
+            self._unproven = False
+            self._enforce = not pruner.obeyed()
+        if self._enforce:
+            pruner.apply()
 
     def _log(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:

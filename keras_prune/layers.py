@@ -104,6 +104,8 @@ class Candidate:
     variable: Any = None
     view: MatrixView | None = None
     role: str = "other"
+    obstacle: str | None = None
+    """Why the weight cannot be pruned, or None if it can."""
     named: bool = False
     """Whether the user asked for exactly this layer; then an obstacle is an error."""
     skipped: str | None = None
@@ -114,6 +116,8 @@ class Candidate:
         """The layer's class name."""
         return type(self.layer).__name__
 
+
+_DEPTHWISE = "depthwise convolutions stay dense unless named"
 
 LayerSpec = Any
 """None, a layer name, path or pattern, a compiled regular expression, a layer, a predicate, or a sequence of these."""
@@ -128,7 +132,7 @@ def find_weights(model: Any, layers: LayerSpec = None, exclude: LayerSpec = None
             layer of either type, which makes the classification; depthwise convolutions stay dense. Otherwise a layer's
             name, its path in nested models (``"backbone/conv1"``), a pattern of either (``"block_*"``), a compiled
             regular expression (searched in the path), a layer, a predicate ``layer -> bool``, or a sequence of these.
-            A pattern leaves depthwise convolutions dense, all else takes what it names.
+            Patterns and regular expressions leave depthwise convolutions dense; all else takes what it names.
         exclude: layers to leave dense, given in the same ways.
 
     Returns:
@@ -190,13 +194,13 @@ def _candidates(path: str, layer: Any) -> list[Candidate]:
         own = [w for w in getattr(layer, "_trainable_variables", []) or getattr(layer, "_trainable_weights", [])]
         if not own:
             return []
-        return [Candidate(path, layer, skipped=f"{type(layer).__name__} has no weight matrix to prune")]
+        return [Candidate(path, layer, obstacle=f"{type(layer).__name__} has no weight matrix to prune")]
     obstacle = rule.obstacle(layer)
     if obstacle is None and not layer.built:
         # Layers that the model never calls stay unbuilt; a model of only such layers is reported as unbuilt.
         return []
     if obstacle is not None:
-        return [Candidate(path, layer, role=rule.role, skipped=obstacle)]
+        return [Candidate(path, layer, role=rule.role, obstacle=obstacle)]
     result = []
     for name, view in rule.weights(layer).items():
         # Keras keeps the variable behind a property that may compute, for instance to add a low-rank update.
@@ -206,9 +210,9 @@ def _candidates(path: str, layer: Any) -> list[Candidate]:
         candidate = Candidate(path, layer, name, variable, view, rule.role)
         dtype = str(getattr(variable.dtype, "name", variable.dtype))
         if "float" not in dtype or "float8" in dtype:
-            candidate.skipped = f"its {name} is of type {dtype}; prune before quantizing"
+            candidate.obstacle = f"its {name} is of type {dtype}; prune before quantizing"
         elif getattr(layer, "lora_enabled", False):
-            candidate.skipped = "LoRA is enabled: merge the update into the kernel first"
+            candidate.obstacle = "LoRA is enabled: merge the update into the kernel first"
         result.append(candidate)
     return result
 
@@ -217,13 +221,13 @@ def _choose_default(found: list[Candidate]) -> None:
     usual = [c for c in found if c.role in ("convolution", "dense") and c.variable is not None]
     convolutions = [c for c in usual if c.role == "convolution"]
     for candidate in found:
-        if candidate.skipped is not None:
-            continue
-        if candidate.role == "depthwise":
-            candidate.skipped = "depthwise convolutions stay dense unless named"
+        if candidate.obstacle is not None:
+            candidate.skipped = candidate.obstacle
+        elif candidate.role == "depthwise":
+            candidate.skipped = _DEPTHWISE
         elif candidate.role not in ("convolution", "dense"):
             candidate.skipped = f"{candidate.kind} stays dense unless named"
-        elif usual and candidate.layer is usual[-1].layer:
+        elif candidate.layer is usual[-1].layer:
             candidate.skipped = "the last layer stays dense unless named"
         elif convolutions and candidate.layer is convolutions[0].layer:
             candidate.skipped = "the first convolution stays dense unless named"
@@ -232,25 +236,22 @@ def _choose_default(found: list[Candidate]) -> None:
 
 
 def _choose(found: list[Candidate], specs: list[Any]) -> None:
-    chosen: set[int] = set()
+    why_not = {id(c): "not among the chosen layers" for c in found}
     for spec in specs:
         matches, exact = _match(found, spec)
         for candidate in matches:
-            if exact:
-                if candidate.skipped is not None:
-                    raise ValueError(
-                        f"layer {candidate.path!r} cannot be pruned: {candidate.skipped}. Leave it out of `layers`"
-                    )
-                candidate.named = True
-            elif candidate.role == "depthwise" and not candidate.named:
-                candidate.skipped = "depthwise convolutions stay dense unless named"
-                continue
-            chosen.add(id(candidate))
+            if exact and candidate.obstacle is not None:
+                raise ValueError(
+                    f"layer {candidate.path!r} cannot be pruned: {candidate.obstacle}. Leave it out of `layers`"
+                )
+            if candidate.role == "depthwise" and isinstance(spec, (str, re.Pattern)) and not exact:
+                if id(candidate) in why_not:
+                    why_not[id(candidate)] = _DEPTHWISE
+            else:
+                candidate.named |= exact
+                why_not.pop(id(candidate), None)
     for candidate in found:
-        if candidate.named:
-            candidate.skipped = None
-        elif id(candidate) not in chosen and candidate.skipped is None:
-            candidate.skipped = "not among the chosen layers"
+        candidate.skipped = candidate.obstacle or why_not.get(id(candidate))
 
 
 def _match(found: list[Candidate], spec: Any) -> tuple[list[Candidate], bool]:

@@ -110,9 +110,9 @@ class Pruner:
             groups.setdefault(target.structure, []).append(target)
         return list(groups.values())
 
-    def install(self) -> bool:
+    def install(self, optimizer: Callable[[], Any] = lambda: None) -> bool:
         """Make the masks act in training steps traced from now on; return whether any was new."""
-        return any([target.install() for target in self.targets])
+        return any([target.install(optimizer) for target in self.targets])
 
     def uninstall(self) -> None:
         """Let the weights train freely again, once the training step is traced anew."""
@@ -123,6 +123,10 @@ class Pruner:
         """Zero all masked entries now."""
         for target in self.targets:
             target.apply()
+
+    def obeyed(self) -> bool:
+        """Tell whether all masked entries are zero."""
+        return all(bool(target.obeyed()) for target in self.targets)
 
     @property
     def zeros(self) -> float:

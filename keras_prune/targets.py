@@ -17,19 +17,29 @@ class MaskConstraint:
     """Zeroes masked entries of a weight after each update, and applies the weight's own constraint before.
 
     The optimizer calls it inside the compiled step. The mask is a variable, so a new mask needs no new trace.
+
+    Args:
+        mask: boolean variable of the weight's shape.
+        inner: the weight's own constraint.
+        average: finds the moving average that the optimizer keeps of the weight, if it does. The optimizer has updated
+            it before it calls the constraint, and may put it into the weight's place.
     """
 
-    def __init__(self, mask: tf.Variable, inner: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, mask: tf.Variable, inner: Callable[[Any], Any] | None, average: Callable[[], Any] = lambda: None
+    ) -> None:
         self.mask = mask
         self.inner = inner
+        self.average = average
 
     def __call__(self, weights: Any) -> tf.Tensor:
         """Return the constrained weights."""
+        average = self.average()
+        if average is not None:
+            average.assign(_masked(self.mask, average))
         if self.inner is not None:
             weights = self.inner(weights)
-        values = tf.convert_to_tensor(weights)
-        # Selected, not multiplied: a product would make -0.0 and would keep NaN.
-        return tf.where(self.mask, values, tf.zeros_like(values))
+        return _masked(self.mask, weights)
 
 
 class Target:
@@ -58,14 +68,20 @@ class Target:
         """Number of entries."""
         return int(np.prod(self.shape))
 
-    def install(self) -> bool:
-        """Make the mask act in training steps traced from now on; return whether that was new."""
+    def install(self, optimizer: Callable[[], Any] = lambda: None) -> bool:
+        """Make the mask act in training steps traced from now on; return whether that was new.
+
+        Args:
+            optimizer: finds the optimizer that will train the weight.
+        """
         inner = self.variable.constraint
         if isinstance(inner, MaskConstraint):
             if inner.mask is self.mask_variable:
                 return False
             inner = inner.inner  # Left by an earlier pruning of the same model.
-        self.variable.constraint = MaskConstraint(self.mask_variable, inner)
+        self.variable.constraint = MaskConstraint(
+            self.mask_variable, inner, lambda: _moving_average(optimizer(), self.variable)
+        )
         return True
 
     def uninstall(self) -> None:
@@ -95,6 +111,29 @@ class Target:
         self.apply()
 
     def apply(self) -> None:
-        """Zero the masked entries of the weight now."""
+        """Zero the masked entries of the weight, and of its moving average, now."""
+        average = None
+        if isinstance(self.variable.constraint, MaskConstraint):
+            average = self.variable.constraint.average()
+        for variable in (self.variable, average):
+            if variable is not None:
+                variable.assign(_masked(self.mask_variable, variable))
+
+    def obeyed(self) -> tf.Tensor:
+        """Tell whether all masked entries of the weight are zero."""
         values = tf.convert_to_tensor(self.variable)
-        self.variable.assign(tf.where(self.mask_variable, values, tf.zeros_like(values)))
+        return tf.reduce_all(self.mask_variable | (values == tf.zeros_like(values)))
+
+
+def _moving_average(optimizer: Any, variable: Any) -> Any:
+    """Find the moving average that an optimizer keeps of a variable, or None."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not getattr(optimizer, "use_ema", False) or not optimizer.built:
+        return None
+    return optimizer._model_variables_moving_average[optimizer._get_variable_index(variable)]
+
+
+def _masked(mask: tf.Variable, weights: Any) -> tf.Tensor:
+    # Selected, not multiplied: a product would make -0.0 and would keep NaN.
+    values = tf.convert_to_tensor(weights)
+    return tf.where(mask, values, tf.zeros_like(values))

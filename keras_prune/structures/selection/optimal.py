@@ -17,11 +17,12 @@ both, and ties go to the larger count.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_prune.structures.selection.fixed_point import quantize
+from keras_prune.structures.selection.fixed_point import quantize, scale_for
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,51 +43,21 @@ def optimal(magnitudes: Sequence[npt.NDArray[np.floating]], block: int, blocks: 
     if blocks <= 0:
         return [np.zeros(m.shape, bool) for m in magnitudes]
     problem = _Problem(magnitudes, block)
+    price = problem.price_for(blocks, capacity)
+    large = problem.starts(price)
+    missing = sum(int(s.sum()) for s in large) - blocks
+    if missing > 0:
+        # Sets of the budget's size are mixtures of the largest and the smallest that are best at this price: at integer
+        # prices, the smallest one is the largest one at the next price.
+        small = problem.starts(price + 1)
+        large = _mix(large, small, missing, block)
+    return [_cover(s, block, m.shape) for s, m in zip(large, magnitudes, strict=True)]
 
-    # Invariant: more[0] is a price at which at least `blocks` windows pay, less[0] one at which fewer do.
-    more = (0, capacity)
-    less = (problem.largest + 1, 0)
-    price = problem.first_guess(blocks / capacity)
-    turn = 0
-    exact = False
-    if problem.count(0) <= blocks:
-        exact, price = True, 0
-    while not exact and less[0] - more[0] > 1:
-        price = min(max(price, more[0] + 1), less[0] - 1)
-        count = problem.count(price)
-        if count == blocks:
-            exact = True
-            break
-        if count > blocks:
-            more = (price, count)
-        else:
-            less = (price, count)
-        width = less[0] - more[0]
-        # False position first, with a step past the goal so that both ends move; bisection every third time.
-        if turn % 3 == 2:
-            price = more[0] + width // 2
-        else:
-            fraction = (more[1] - blocks) / max(more[1] - less[1], 1)
-            margin = 0.02 if turn % 3 == 0 else -0.02
-            price = more[0] + int(width * min(max(fraction + margin, 0.0), 1.0))
-        turn += 1
-    if exact:
-        return [_cover(s, block, m.shape) for s, m in zip(problem.starts(price), magnitudes, strict=True)]
 
-    large, small = problem.starts(more[0]), problem.starts(less[0])
-    missing = blocks - sum(int(s.sum()) for s in small)
-    masks = []
-    for high, low, matrix in zip(large, small, magnitudes, strict=True):
-        extra = high.sum(axis=0) - low.sum(axis=0)
-        before = np.concatenate([[0], np.cumsum(extra)[:-1]])
-        whole = before + extra <= missing
-        starts = np.where(whole, high, low)
-        partly = np.flatnonzero(~whole & (before < missing))
-        for column in partly:  # At most one.
-            starts[:, column] = _cross(high[:, column], low[:, column], int(missing - before[column]), block)
-        missing -= int(min(missing, extra.sum()))
-        masks.append(_cover(starts, block, matrix.shape))
-    return masks
+class _Point(NamedTuple):
+    price: int
+    windows: int
+    retained: int
 
 
 class _Problem:
@@ -99,7 +70,9 @@ class _Problem:
         # A sum over a column takes count_bits more than a window's, which takes block.bit_length() more than a value.
         bits = min(62 - 2 * self.count_bits - int(block).bit_length(), 44)
         self.sums: list[Ints] = []
-        for q in quantize(magnitudes, bits):
+        exponent = scale_for(magnitudes, bits)
+        for m in magnitudes:
+            q = quantize(m, exponent)
             windows = max(q.shape[0] - block + 1, 0)
             sums = np.zeros((windows, q.shape[1]), np.int64)
             for offset in range(block if windows else 0):
@@ -111,15 +84,49 @@ class _Problem:
             s <<= self.count_bits
             s += 1
 
-    def first_guess(self, density: float) -> int:
+    def price_for(self, blocks: int, capacity: int) -> int:
+        """Find the largest price at which the largest best set has at least ``blocks`` windows."""
+        low = _Point(0, *self.value_of(0))
+        if low.windows <= blocks:
+            return 0
+        high = _Point(self.largest + 1, 0, 0)
+        price = self._first_guess(blocks / capacity)
+        turn = 0
+        while low.windows > blocks and high.price - low.price > 1:
+            price = min(max(price, low.price + 1), high.price - 1)
+            point = _Point(price, *self.value_of(price))
+            if point.windows >= blocks:
+                low = point
+            else:
+                high = point
+            turn += 1
+            gap, width = low.windows - high.windows, high.price - low.price
+            if turn % 3 == 0:
+                # The mean gain of the windows between the two. Where they all gain the same this is the price sought.
+                price = (low.retained - high.retained) // gap
+            else:
+                # Interpolate, and step over the goal by the error to expect, so that both ends move.
+                error = min(0.25, max(0.25 * width / high.price, 0.7 / gap**0.5))
+                fraction = (low.windows - blocks) / gap + (error if turn % 3 == 1 else -error)
+                price = low.price + int(width * min(max(fraction, 0.0), 1.0))
+        return low.price
+
+    def _first_guess(self, density: float) -> int:
         """Estimate the price at which the aligned windows would pay for the wanted share of them."""
-        aligned = np.concatenate([s[:: self.block].ravel() for s in self.sums])[:: max(1, len(self.sums))]
+        aligned = np.concatenate([s[:: self.block].ravel() for s in self.sums])
+        aligned = aligned[:: max(1, aligned.size >> 14)]
         return int(np.quantile(aligned, 1 - min(density, 1.0))) >> self.count_bits
 
-    def count(self, price: int) -> int:
-        """Count the windows in the largest best set at this price."""
-        low = (1 << self.count_bits) - 1
-        return sum(int((self._run(s, price)[-1] & low).sum()) for s in self.sums)
+    def value_of(self, price: int) -> tuple[int, int]:
+        """Tell how many windows the largest best set at this price has, and what it retains."""
+        count, value = 0, 0
+        for s in self.sums:
+            total = self._run(s, price)
+            count += int((total & ((1 << self.count_bits) - 1)).sum())
+            total >>= self.count_bits
+            # In two halves: the sum over columns can pass 63 bits.
+            value += (int((total >> 32).sum()) << 32) + int((total & 0xFFFFFFFF).sum())
+        return count, value + price * count
 
     def starts(self, price: int) -> list[npt.NDArray[np.bool_]]:
         """Find the start rows ``[windows, columns]`` of the largest best set at this price."""
@@ -140,7 +147,7 @@ class _Problem:
                 np.greater(offer, best, out=better[i])
             np.maximum(offer, best, out=slot)
             best = slot
-        return best[None]
+        return best
 
     def _trace(self, sums: Ints, price: int) -> npt.NDArray[np.bool_]:
         block = self.block
@@ -161,6 +168,23 @@ def _cover(starts: npt.NDArray[np.bool_], block: int, shape: tuple[int, ...]) ->
     for offset in range(block if windows else 0):
         mask[offset : offset + windows] |= starts
     return mask
+
+
+def _mix(
+    large: Sequence[npt.NDArray[np.bool_]], small: Sequence[npt.NDArray[np.bool_]], surplus: int, block: int
+) -> list[npt.NDArray[np.bool_]]:
+    """Take ``surplus`` windows fewer than ``large`` by going over to ``small`` column by column."""
+    mixed = []
+    for high, low in zip(large, small, strict=True):
+        excess = high.sum(axis=0) - low.sum(axis=0)
+        before = np.cumsum(excess) - excess
+        starts = np.where(before + excess <= surplus, low, high)
+        for column in np.flatnonzero((before < surplus) & (before + excess > surplus)):  # At most one.
+            rest = int(before[column] + excess[column] - surplus)
+            starts[:, column] = _cross(high[:, column], low[:, column], rest, block)
+        surplus -= int(min(surplus, excess.sum()))
+        mixed.append(starts)
+    return mixed
 
 
 def _cross(high: npt.NDArray[np.bool_], low: npt.NDArray[np.bool_], extra: int, block: int) -> npt.NDArray[np.bool_]:

@@ -10,19 +10,26 @@ same result:
   maximum, so window sums never grow. Hence gains fall along every chain of picks, and the picks of the sequential
   algorithm's first m steps are the m best gains.
 
-The second fact also says that a window below the m-th best gain so far never matters again, so the arrays shrink fast.
+The second fact also says that a window below the m-th best gain never matters, neither now nor later. A lower bound of
+that gain is guessed from a sample of the columns; then columns are worked off in pieces that stay in the cache, and
+each piece soon holds little more than what will be kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_prune.structures.selection.fixed_point import quantize
+from keras_prune.structures.selection.fixed_point import quantize, scale_for
+
+Ints = npt.NDArray[np.int64]
 
 _TIE_BITS = 20
+_PIECE = 1 << 17  # Entries; the dozen int64 arrays of a piece then fit a second-level cache.
+_SAMPLE = 1 << 16
+_CAUTION = 0.95  # The guess is lowered to this share; a guess too high costs a second run.
 
 
 def peel(
@@ -39,51 +46,25 @@ def peel(
     Returns:
         One mask a matrix, true where an entry lies in a taken window.
     """
+    if blocks <= 0:
+        return [np.zeros(m.shape, bool) for m in magnitudes]
     # Room for a sum of B values and the tie breaker below the sign bit.
-    bits = 62 - _TIE_BITS - int(block).bit_length()
-    values = np.concatenate([q.T.ravel() for q in quantize(magnitudes, bits)])
-    heights = np.concatenate([np.full(m.shape[1], m.shape[0]) for m in magnitudes])
-    segment = np.repeat(np.arange(heights.size, dtype=np.int64), heights)
-    position = np.arange(values.size, dtype=np.int64)
-
-    picked: list[npt.NDArray[np.int64]] = []
-    gains: list[npt.NDArray[np.int64]] = []
-    count = 0
+    exponent = scale_for(magnitudes, 62 - _TIE_BITS - int(block).bit_length())
+    entries = sum(m.size for m in magnitudes)
     floor = -1  # A window must beat this to matter.
-    while blocks > 0 and values.size >= block:
-        windows = values.size - block + 1
-        sums = _window_sums(values, block)
-        live = (segment[:windows] == segment[block - 1 :]) & (sums > floor)
-        # Equal sums are ordered by an even scattering of the rows, so that a plateau has many local maxima.
-        tie = (position[:windows] * 0x9E375) & ((1 << _TIE_BITS) - 1)
-        key = np.where(live, (sums << _TIE_BITS) | tie, -1)
-        top = np.flatnonzero(live & (key == _neighbourhood_max(key, block)))
-        if top.size == 0:
-            break
-        entries = top[:, None] + np.arange(block)
-        picked.append(position[entries])
-        gains.append(sums[top])
-        count += top.size
-        if count >= blocks:
-            floor = int(_nth_largest(np.concatenate(gains), blocks))
+    if entries > 4 * _SAMPLE:
+        stride = entries // _SAMPLE
+        sample = [m[:, ::stride] for m in magnitudes]
+        gains, _ = _pick(sample, exponent, block, bridge, floor)
+        share = int(blocks * sum(m.size for m in sample) / entries)
+        if 0 < share <= gains.size:
+            floor = int(_nth_largest(gains, share) * _CAUTION) - 1
+    gains, picks = _pick(magnitudes, exponent, block, bridge, floor)
+    if gains.size < blocks and floor >= 0:
+        gains, picks = _pick(magnitudes, exponent, block, bridge, -1)
 
-        taken = np.zeros(values.size, bool)
-        taken[entries.ravel()] = True
-        near = np.zeros(values.size, bool)
-        live &= sums > floor
-        for offset in range(block):
-            near[offset : offset + windows] |= live
-        keep = near & ~taken
-        # Entries dropped as hopeless must not let their neighbours meet; taken ones must, when bridging.
-        wall = ~near & ~taken if bridge else ~keep
-        segment = (segment + np.cumsum(wall))[keep]
-        values = values[keep]
-        position = position[keep]
-
-    flat = np.zeros(int(sum(m.size for m in magnitudes)), bool)
-    if count:
-        all_gains, all_picks = np.concatenate(gains), np.concatenate(picked)
-        flat[all_picks[_best(all_gains, blocks)].ravel()] = True
+    flat = np.zeros(entries, bool)
+    flat[picks[_best(gains, blocks)].ravel()] = True
     masks, start = [], 0
     for m in magnitudes:
         rows, columns = m.shape
@@ -92,7 +73,68 @@ def peel(
     return masks
 
 
-def _window_sums(values: npt.NDArray[np.int64], block: int) -> npt.NDArray[np.int64]:
+def _pick(
+    magnitudes: Sequence[npt.NDArray[np.floating]], exponent: int, block: int, bridge: bool, floor: int
+) -> tuple[Ints, Ints]:
+    """Take all windows that beat ``floor`` when their turn comes.
+
+    Returns:
+        Gains ``[n]`` and the windows' entries ``[n, block]``, counted down the columns of all matrices one after the
+        other. A window comes after those it closed a gap over, and gains no more than they.
+    """
+    gains, picks = [np.empty(0, np.int64)], [np.empty((0, block), np.int64)]
+    for start, piece in _pieces(magnitudes):
+        values = quantize(piece, exponent).T.ravel()
+        segment = np.repeat(np.arange(piece.shape[1]), piece.shape[0])
+        for gain, pick in _rounds(values, segment, block, bridge, floor):
+            gains.append(gain)
+            picks.append(pick + start)
+    return np.concatenate(gains), np.concatenate(picks)
+
+
+def _pieces(
+    magnitudes: Sequence[npt.NDArray[np.floating]],
+) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
+    """Cut matrices into runs of whole columns; yields each with the number of entries before it."""
+    start = 0
+    for m in magnitudes:
+        rows, columns = m.shape
+        width = max(1, _PIECE // max(rows, 1))
+        for first in range(0, columns, width):
+            yield start + first * rows, m[:, first : first + width]
+        start += m.size
+
+
+def _rounds(values: Ints, segment: Ints, block: int, bridge: bool, floor: int) -> Iterator[tuple[Ints, Ints]]:
+    """Take all local maxima, close the gaps, and again; windows do not cross from one segment number to another."""
+    position = np.arange(values.size)
+    while values.size >= block:
+        windows = values.size - block + 1
+        sums = _window_sums(values, block)
+        live = (segment[:windows] == segment[block - 1 :]) & (sums > floor)
+        # Equal sums are ordered by an even scattering of the rows, so that a plateau has many local maxima.
+        tie = (position[:windows] * 0x9E375) & ((1 << _TIE_BITS) - 1)
+        key = np.where(live, (sums << _TIE_BITS) | tie, -1)
+        top = np.flatnonzero(live & (key == _neighbourhood_max(key, block)))
+        if top.size == 0:
+            return
+        entries = top[:, None] + np.arange(block)
+        yield sums[top], position[entries]
+
+        taken = np.zeros(values.size, bool)
+        taken[entries.ravel()] = True
+        near = np.zeros(values.size, bool)
+        for offset in range(block):
+            near[offset : offset + windows] |= live
+        keep = near & ~taken
+        # Entries dropped as hopeless must not let their neighbours meet; taken ones must, when bridging.
+        wall = ~near if bridge else ~keep
+        segment = (segment + np.cumsum(wall))[keep]
+        values = values[keep]
+        position = position[keep]
+
+
+def _window_sums(values: Ints, block: int) -> Ints:
     windows = values.size - block + 1
     sums = values[:windows].copy()
     for offset in range(1, block):
@@ -100,7 +142,7 @@ def _window_sums(values: npt.NDArray[np.int64], block: int) -> npt.NDArray[np.in
     return sums
 
 
-def _neighbourhood_max(key: npt.NDArray[np.int64], block: int) -> npt.NDArray[np.int64]:
+def _neighbourhood_max(key: Ints, block: int) -> Ints:
     """Find the largest key among the windows that overlap each window, itself included."""
     reach = block - 1
     width = 2 * reach + 1
@@ -114,11 +156,11 @@ def _neighbourhood_max(key: npt.NDArray[np.int64], block: int) -> npt.NDArray[np
     return padded
 
 
-def _nth_largest(values: npt.NDArray[np.int64], n: int) -> np.int64:
+def _nth_largest(values: Ints, n: int) -> np.int64:
     return np.partition(values, values.size - n)[values.size - n]
 
 
-def _best(gains: npt.NDArray[np.int64], blocks: int) -> npt.NDArray[np.int64]:
+def _best(gains: Ints, blocks: int) -> Ints:
     """Find the best gains; of equal ones the earliest, so that no pick comes without those it closed a gap over."""
     if gains.size <= blocks:
         return np.arange(gains.size)

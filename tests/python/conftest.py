@@ -1,0 +1,58 @@
+"""What the Python tests share: small models and data that are the same in every run."""
+
+from __future__ import annotations
+
+import os
+
+# Before TensorFlow is imported anywhere.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240607)
+
+
+@pytest.fixture
+def small_cnn() -> Callable[[], Any]:
+    """Makes a compiled depthwise-separable CNN whose channel counts are not multiples of 4."""
+
+    def make(**compile_arguments: Any) -> Any:
+        import keras
+
+        keras.utils.set_random_seed(7)
+        layers = keras.layers
+        model = keras.Sequential(
+            [
+                keras.Input([9, 9, 2]),
+                layers.Conv2D(10, 3, name="stem"),
+                layers.DepthwiseConv2D(3, name="depthwise"),
+                layers.BatchNormalization(name="norm"),
+                layers.Conv2D(13, 1, name="pointwise"),
+                layers.ReLU(),
+                layers.Conv2D(9, 3, name="conv"),
+                layers.Flatten(),
+                layers.Dense(18, activation="relu", name="hidden"),
+                layers.Dense(5, name="classifier"),
+            ],
+            name="small_cnn",
+        )
+        arguments = {"optimizer": "adam", "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+        model.compile(**{**arguments, **compile_arguments})
+        return model
+
+    return make
+
+
+@pytest.fixture
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """Forty random images of 9 x 9 x 2 and labels below 5."""
+    generator = np.random.default_rng(3)
+    return generator.standard_normal((40, 9, 9, 2)).astype(np.float32), generator.integers(0, 5, 40)
