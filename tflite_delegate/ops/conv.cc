@@ -46,8 +46,9 @@ bool Conv::FuseResidual(int residual, float low, float high) {
 }
 
 bool Conv::FuseClamp(float low, float high) {
-  low_ = std::max(low_, low);
-  high_ = std::max(low_, std::min(high_, high));
+  // Bounds that lie outside the new ones are brought to the nearer of them, as a value there would be.
+  low_ = std::min(high, std::max(low, low_));
+  high_ = std::min(high, std::max(low, high_));
   return true;
 }
 
@@ -76,6 +77,7 @@ void Conv::Constrain(graph::Planner* planner) {
 bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) {
   input_ = graph.value(inputs[0]);
   output_ = graph.value(output);
+  if (inputs.size() > 1) residual_batch_ = graph.value(inputs[1]).planes.batch;
   const ConvOptions& o = options_;
   const int32_t channels = input_.dims[3];
   const int32_t row = output_.planes.row;
@@ -93,6 +95,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   } else {
     phase_height_ = output_.height() + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
     const int64_t pixels = static_cast<int64_t>(phase_height_) * row + kernels::kMaxLanes;
+    if (pixels > INT32_MAX / 2) return false;  // what follows stays within 32 bits
     plane = static_cast<int32_t>((pixels / kernels::kMaxLanes + 1) * kernels::kMaxLanes);
     if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;  // see Planner::SetPlanes
     scratch_plane_ = plane;
@@ -202,9 +205,9 @@ void Conv::Run(const graph::RunContext& context) const {
       Split(x, context.scratch, context.pool);
       x = context.scratch;
     }
-    const int64_t at = n * output_.planes.batch + output_.planes.origin;
-    float* y = context.data[output] + at;
-    const float* residual = inputs.size() > 1 ? context.data[inputs[1]] + at : nullptr;
+    float* y = context.data[output] + n * output_.planes.batch + output_.planes.origin;
+    const float* residual =
+        inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
     context.pool->For(static_cast<int>(tiles_.size()) * panels, [&](int task) {
       const Tile& tile = tiles_[task / panels];
       kernels::SpmmArgs args = packed_.Args(task % panels);

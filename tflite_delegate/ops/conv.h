@@ -51,7 +51,8 @@ class Conv : public graph::Op {
   Weights weights_;
   float low_, high_;
   graph::Value input_, output_;
-  bool in_place_ = false;  // reads the image where it is
+  int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
+  bool in_place_ = false;       // reads the image where it is
 
   kernels::PackedMatrix packed_;
   const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width
