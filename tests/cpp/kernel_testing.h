@@ -96,18 +96,21 @@ inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-// A lowered matrix with each block that may exist there with probability `density`. Blocks of a column may overlap.
+// A lowered matrix with each block that may exist there with probability `density`. Unless `overlap` is false the
+// blocks of a column may overlap.
 inline LoweredMatrix RandomMatrix(int32_t rows, int32_t columns, int32_t block, bool aligned, double density,
-                                  Random* random) {
+                                  Random* random, bool overlap = true) {
   LoweredMatrix matrix;
   matrix.rows = rows;
   matrix.columns = columns;
   matrix.block = block;
   matrix.aligned = aligned;
   matrix.row_begin.push_back(0);
+  std::vector<int32_t> free(static_cast<size_t>(columns), 0);  // by column: first row without a block
   for (int32_t row = 0; row < rows; row++) {
     for (int32_t column = 0; column < columns && (!aligned || row % block == 0); column++) {
-      if (!random->Chance(density)) continue;
+      if (!random->Chance(density) || (!overlap && row < free[column])) continue;
+      free[column] = row + block;
       matrix.block_column.push_back(column);
       for (int32_t q = 0; q < block; q++) matrix.values.push_back(row + q < rows ? random->Float() : 0.0f);
     }
