@@ -60,7 +60,7 @@ class Elementwise {
       return Simd::Select(Simd::Less(x, zero), Math::Expm1OfNegative(Simd::Min(zero, x)), x);
     if constexpr (kFunction == kHardSwish) {
       const Vec gate = Simd::Clamp(Simd::Add(x, Simd::Set1(3.0f)), zero, Simd::Set1(6.0f));
-      return Simd::Mul(Simd::Mul(x, gate), Simd::Set1(1.0f / 6));
+      return Simd::Mul(x, Simd::Mul(gate, Simd::Set1(1.0f / 6)));
     }
     if constexpr (kFunction == kLogistic) return Math::Logistic(x);
     if constexpr (kFunction == kTanh) return Math::Tanh(x);
