@@ -15,7 +15,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test demo bench-selection \
-  bench clean
+  bench-latency bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,9 +75,14 @@ demo: ## train, prune, convert and run a network on Fashion-MNIST; figures and p
 
 bench-selection: ## block selection algorithms, to build/bench/selection.jsonl
 	@tools/setup.sh python
-	$(PYTHON) benchmarks/selection.py
+	$(PYTHON) -m benchmarks.selection
 
-bench: bench-selection ## all benchmarks
+bench-latency: ## whole networks, dense against sparse, to build/bench/latency.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m benchmarks.latency
+
+bench: bench-selection bench-latency ## all benchmarks
 
 clean: ## remove what was built; installed packages stay
 	rm -rf build/demo build/bench
