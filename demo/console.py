@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 PLAIN_EVERY = 10.0
 """Seconds between lines where there is no terminal to draw a bar on."""
+PLAIN_WIDTH = 120
 
 
 class Update(Protocol):
@@ -26,6 +27,8 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
         self.started = time.monotonic()
         self.seconds: dict[str, float] = {}
         """Time that each stage took, by title."""

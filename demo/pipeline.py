@@ -20,7 +20,7 @@ from demo import inference, report, training
 from demo.console import Screen
 from demo.files import DEBIAN_FOLDER, Images, read_images, write
 from demo.network import make_network
-from demo.results import COLUMNS, Results, markdown
+from demo.results import COLUMNS, Results, count_of_threads, markdown
 from keras_prune.layers import CONV_2D
 from keras_prune.tflite import inspect
 
@@ -87,8 +87,7 @@ def run(data: Path, output: Path, plan: training.Plan, screen: Screen, latency_s
         sparse_classes = _predict(model, test)
         _save(model, output / "sparse.keras")
         write(output / "sparse.tflite", keras_prune.convert(model))
-        for line in str(prune.report()).splitlines():
-            screen.say(line)
+        screen.say(str(prune.report()).splitlines()[-1])
     with screen.stage("Running the test images through TensorFlow Lite"):
         screen.say("dense network, XNNPACK")
         dense = inference.open_dense(output / "dense.tflite", 1)
@@ -106,7 +105,8 @@ def run(data: Path, output: Path, plan: training.Plan, screen: Screen, latency_s
             latency_dense[threads], latency_sparse[threads] = inference.compare_latency(
                 dense, sparse, test.pixels[0], latency_seconds
             )
-            screen.say(f"{threads} threads: {latency_dense[threads]:.3f} ms, {latency_sparse[threads]:.3f} ms")
+            dense_ms, sparse_ms = latency_dense[threads], latency_sparse[threads]
+            screen.say(f"{count_of_threads(threads)}: {dense_ms:.3f} ms dense, {sparse_ms:.3f} ms pruned")
 
     pruned = [line for line in prune.report() if not line.skipped]
     matrices = {line.layer: CONV_2D.to_matrix(_kernel(model, line.layer)) for line in pruned}

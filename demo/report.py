@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from demo.results import COLUMNS, Results
+from demo.results import COLUMNS, Results, count_of_threads
 from demo.training import History
 
 matplotlib.use("Agg")
@@ -133,7 +133,7 @@ def bars(results: Results) -> Figure:
     )
     left.set_ylim(0, 110)
     latencies = {
-        f"{threads} thread{'s' if threads > 1 else ''}": (results.latency_dense[threads], ms)
+        count_of_threads(threads): (results.latency_dense[threads], ms)
         for threads, ms in results.latency_sparse.items()
     }
     _grouped(right, latencies, "latency in ms", "{:.3f}")

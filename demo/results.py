@@ -86,7 +86,7 @@ class Results:
             ),
         ]
         for threads, ratio in self.ratio.items():
-            name = f"latency, {threads} thread{'s' if threads > 1 else ''}"
+            name = f"latency, {count_of_threads(threads)}"
             dense, sparse = self.latency_dense[threads], self.latency_sparse[threads]
             rows.append((name, f"{dense:.3f} ms", f"{sparse:.3f} ms", f"{ratio:.2f}"))
         whole = f"{self.dense_nodes} of {self.dense_nodes}" if self.dense_whole else f"not all {self.dense_nodes}"
@@ -122,6 +122,11 @@ def markdown(results: Results, note: str) -> str:
     lines = [COLUMNS, ("---", "---", "---", "---"), *results.rows()]
     table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
     return f"{table}\n\n{note}\n"
+
+
+def count_of_threads(threads: int) -> str:
+    """Return "1 thread", "2 threads"."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def _by_name(values: dict[int, float]) -> dict[str, float]:

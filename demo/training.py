@@ -29,9 +29,9 @@ class Plan:
         batch_size: images a step.
     """
 
-    dense_epochs: int = 4
-    pruning_epochs: int = 3
-    seconds: float = 280.0
+    dense_epochs: int = 3
+    pruning_epochs: int = 2
+    seconds: float = 260.0
     batch_size: int = 128
 
 
