@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_prune.structures.selection.fixed_point import quantize, scale_for
+from keras_prune.structures.selection.pieces import masks_from, pieces, sample
 
 Ints = npt.NDArray[np.int64]
 
 _TIE_BITS = 20
-_PIECE = 1 << 17  # Entries; the dozen int64 arrays of a piece then fit a second-level cache.
-_SAMPLE = 1 << 16
 _CAUTION = 0.95  # The guess is lowered to this share; a guess too high costs a second run.
 
 
@@ -50,27 +49,20 @@ def peel(
         return [np.zeros(m.shape, bool) for m in magnitudes]
     # Room for a sum of B values and the tie breaker below the sign bit.
     exponent = scale_for(magnitudes, 62 - _TIE_BITS - int(block).bit_length())
-    entries = sum(m.size for m in magnitudes)
     floor = -1  # A window must beat this to matter.
-    if entries > 4 * _SAMPLE:
-        stride = entries // _SAMPLE
-        sample = [m[:, ::stride] for m in magnitudes]
-        gains, _ = _pick(sample, exponent, block, bridge, floor)
-        share = int(blocks * sum(m.size for m in sample) / entries)
+    few = sample(magnitudes)
+    if few is not None:
+        gains, _ = _pick(few, exponent, block, bridge, floor)
+        share = int(blocks * sum(m.size for m in few) / sum(m.size for m in magnitudes))
         if 0 < share <= gains.size:
             floor = int(_nth_largest(gains, share) * _CAUTION) - 1
     gains, picks = _pick(magnitudes, exponent, block, bridge, floor)
     if gains.size < blocks and floor >= 0:
         gains, picks = _pick(magnitudes, exponent, block, bridge, -1)
 
-    flat = np.zeros(entries, bool)
+    flat = np.zeros(sum(m.size for m in magnitudes), bool)
     flat[picks[_best(gains, blocks)].ravel()] = True
-    masks, start = [], 0
-    for m in magnitudes:
-        rows, columns = m.shape
-        masks.append(np.ascontiguousarray(flat[start : start + m.size].reshape(columns, rows).T))
-        start += m.size
-    return masks
+    return masks_from(flat, magnitudes)
 
 
 def _pick(
@@ -83,26 +75,13 @@ def _pick(
         other. A window comes after those it closed a gap over, and gains no more than they.
     """
     gains, picks = [np.empty(0, np.int64)], [np.empty((0, block), np.int64)]
-    for start, piece in _pieces(magnitudes):
+    for start, piece in pieces(magnitudes):
         values = quantize(piece, exponent).T.ravel()
         segment = np.repeat(np.arange(piece.shape[1]), piece.shape[0])
         for gain, pick in _rounds(values, segment, block, bridge, floor):
             gains.append(gain)
             picks.append(pick + start)
     return np.concatenate(gains), np.concatenate(picks)
-
-
-def _pieces(
-    magnitudes: Sequence[npt.NDArray[np.floating]],
-) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
-    """Cut matrices into runs of whole columns; yields each with the number of entries before it."""
-    start = 0
-    for m in magnitudes:
-        rows, columns = m.shape
-        width = max(1, _PIECE // max(rows, 1))
-        for first in range(0, columns, width):
-            yield start + first * rows, m[:, first : first + width]
-        start += m.size
 
 
 def _rounds(values: Ints, segment: Ints, block: int, bridge: bool, floor: int) -> Iterator[tuple[Ints, Ints]]:
