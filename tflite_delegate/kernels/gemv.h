@@ -28,9 +28,9 @@ struct GemvArgs {
 // rows in the aligned ones.
 struct SparseGemvArgs {
   const float* weights;    // B a block; in the unaligned kernels rotated, so that row r is at r mod B
-  const void* columns;     // one a block: uint16_t or uint32_t
+  const void* columns;     // one a block: uint16_t or uint32_t; then kMaxBlockStep more that are read but not used
   const uint32_t* counts;  // blocks a step, `rows` rounded up to whole groups of B
-  const float* bias;       // one a row, rounded up to whole groups, then B more that are read but not used
+  const float* bias;       // one a row, rounded up to whole groups
   int32_t rows;
   int32_t skipped_rows;  // the first rows are not stored: 0 or B
   const float* x;

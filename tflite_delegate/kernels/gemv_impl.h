@@ -3,13 +3,8 @@
 // Dense: a vector register a row (and an x), filled along the columns and summed at the end: several rows are in flight
 // because one chain of multiply-adds would wait for its own latency.
 //
-// Block-sparse: a register holds the sums of B neighbouring rows; a block is one load of its weights, one broadcast of
-// its x and one multiply-add. kChains registers take turns, again to hide the latency:
-//
-//               rows 4g .. 4g+3
-//   chain 0     s0 s1 s2 s3      starts as the bias
-//   chain 1     s0 s1 s2 s3      the others as zeros
-//   ...
+// Block-sparse: the sums of B neighbouring rows are kept in registers (block_sum.h); a block is one load of its
+// weights, one broadcast of its x and one multiply-add.
 //
 // Unaligned: row r always sums in lane r mod B, and the packer has rotated each block's weights to match. After the
 // blocks that start at row i nothing more can reach row i: its lane is complete and starts again as row i + B. Nothing
@@ -20,9 +15,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "tflite_delegate/kernels/block_sum.h"
 #include "tflite_delegate/kernels/gemv.h"
-
-#define BLOCK_SPARSE_INLINE inline __attribute__((always_inline))
+#include "tflite_delegate/kernels/unroll.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -92,7 +87,8 @@ void Gemv(const GemvArgs& args) {
 template <class Simd, int kBlock, class Index, int kBatch>
 class SparseGemv {
   using Rows = typename Simd::template Rows<kBlock>;
-  static constexpr int kChains = kBatch == 1 ? 4 : 1;
+  using Sum = BlockSum<Simd, kBlock, kBatch == 1 ? 4 : 1>;
+  static constexpr uint32_t kStep = Sum::kStep;
 
   struct Streams {
     const float* weights;
@@ -100,53 +96,30 @@ class SparseGemv {
     const float* x[kBatch];
     float* y[kBatch];
   };
-  struct Sums {
-    Rows chain[kBatch][kChains];
-  };
 
-  static BLOCK_SPARSE_INLINE void Block(Sums& sums, int chain, const Streams& in, int k) {
-    const Rows weights = Rows::Load(in.weights + k * kBlock);
-    const size_t column = in.columns[k];
-    for (int b = 0; b < kBatch; b++) {
-      sums.chain[b][chain] = Rows::Fma(sums.chain[b][chain], weights, in.x[b] + column);
-    }
+  template <class Fn>
+  static BLOCK_SPARSE_INLINE void ForBatch(const Fn& fn) {
+    Unroll<kBatch>(fn);
   }
 
-  static BLOCK_SPARSE_INLINE void Blocks(Sums& sums, Streams& in, uint32_t count) {
-    for (; count >= kChains; count -= kChains) {
-      for (int k = 0; k < kChains; k++) Block(sums, k, in, k);
-      in.weights += kChains * kBlock;
-      in.columns += kChains;
+  static BLOCK_SPARSE_INLINE void Blocks(Sum (&sums)[kBatch], Streams& in, uint32_t count) {
+    for (uint32_t steps = count / kStep; steps != 0; steps--) {
+      ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA { sums[b].Step(in.weights, in.columns, in.x[b]); });
+      in.weights += kStep * kBlock;
+      in.columns += kStep;
     }
-    if constexpr (kChains > 1) {
-      for (; count != 0; count--) {
-        Block(sums, 0, in, 0);
-        in.weights += kBlock;
-        in.columns++;
-      }
-    }
-  }
-
-  static BLOCK_SPARSE_INLINE Rows Total(const Rows (&chain)[kChains]) {
-    if constexpr (kChains == 1) {
-      return chain[0];
-    } else {
-      return Rows::Add(Rows::Add(chain[0], chain[1]), Rows::Add(chain[2], chain[3]));
-    }
-  }
-
-  static BLOCK_SPARSE_INLINE void Start(Sums& sums, const float* bias) {
-    for (int b = 0; b < kBatch; b++) {
-      sums.chain[b][0] = Rows::Load(bias);
-      for (int k = 1; k < kChains; k++) sums.chain[b][k] = Rows::Zero();
-    }
+    const uint32_t rest = count % kStep;
+    ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA { sums[b].Rest(in.weights, in.columns, in.x[b], rest); });
+    in.weights += rest * kBlock;
+    in.columns += rest;
   }
 
   static BLOCK_SPARSE_INLINE void Finish(const SparseGemvArgs& args, const Streams& in, int32_t row,
-                                         const Rows (&done)[kBatch]) {
+                                         const Rows (&sums)[kBatch]) {
     if (row < args.skipped_rows) return;
-    for (int b = 0; b < kBatch; b++) {
-      const Rows result = Rows::Clamp(done[b], args.low, args.high);
+    const Rows bias = Rows::Load(args.bias + row);
+    ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA {
+      const Rows result = Rows::Clamp(Rows::Add(bias, sums[b]), args.low, args.high);
       if (row + kBlock <= args.rows) {
         Rows::Store(in.y[b] + row, result);
       } else {
@@ -154,63 +127,48 @@ class SparseGemv {
         Rows::Store(rows, result);
         for (int32_t r = row; r < args.rows; r++) in.y[b][r] = rows[r - row];
       }
-    }
+    });
   }
 
-  static BLOCK_SPARSE_INLINE void Open(const SparseGemvArgs& args, int32_t n, Streams* in) {
-    in->weights = args.weights;
-    in->columns = static_cast<const Index*>(args.columns);
+  static BLOCK_SPARSE_INLINE Streams Open(const SparseGemvArgs& args, int32_t n) {
+    Streams in;
+    in.weights = args.weights;
+    in.columns = static_cast<const Index*>(args.columns);
     for (int b = 0; b < kBatch; b++) {
       const int64_t vector = std::min(n + b, args.batch - 1);
-      in->x[b] = args.x + vector * args.x_stride;
-      in->y[b] = args.y + vector * args.y_stride;
+      in.x[b] = args.x + vector * args.x_stride;
+      in.y[b] = args.y + vector * args.y_stride;
     }
-  }
-
-  template <int kRow>
-  static BLOCK_SPARSE_INLINE void UnalignedRow(Sums& sums, Streams& in, uint32_t count, Rows next,
-                                               Rows (&done)[kBatch]) {
-    Blocks(sums, in, count);
-    for (int b = 0; b < kBatch; b++) {
-      done[b] = Rows::template Replace<kRow>(done[b], Total(sums.chain[b]));
-      sums.chain[b][0] = Rows::template Replace<kRow>(sums.chain[b][0], next);
-      for (int k = 1; k < kChains; k++) {
-        sums.chain[b][k] = Rows::template Replace<kRow>(sums.chain[b][k], Rows::Zero());
-      }
-    }
-  }
-
-  template <int... kRow>
-  static BLOCK_SPARSE_INLINE void UnalignedGroup(Sums& sums, Streams& in, const uint32_t* counts, Rows next,
-                                                 Rows (&done)[kBatch], std::integer_sequence<int, kRow...>) {
-    (UnalignedRow<kRow>(sums, in, counts[kRow], next, done), ...);
+    return in;
   }
 
  public:
   static BLOCK_SPARSE_INLINE void Unaligned(const SparseGemvArgs& args, int32_t n) {
-    Streams in;
-    Open(args, n, &in);
-    Sums sums;
-    Start(sums, args.bias);
+    Streams in = Open(args, n);
+    Sum sums[kBatch];
     for (int32_t row = 0; row < args.rows; row += kBlock) {
       Rows done[kBatch];
-      for (int b = 0; b < kBatch; b++) done[b] = Rows::Zero();
-      UnalignedGroup(sums, in, args.counts + row, Rows::Load(args.bias + row + kBlock), done,
-                     std::make_integer_sequence<int, kBlock>());
+      ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA { done[b] = Rows::Zero(); });
+      Unroll<kBlock>([&](auto r) BLOCK_SPARSE_LAMBDA {
+        constexpr int kRow = decltype(r)::value;
+        Blocks(sums, in, args.counts[row + kRow]);
+        ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA {
+          done[b] = Rows::template Replace<kRow>(done[b], sums[b].Total());
+          sums[b].template Clear<kRow>();
+        });
+      });
       Finish(args, in, row, done);
     }
   }
 
   static BLOCK_SPARSE_INLINE void Aligned(const SparseGemvArgs& args, int32_t n) {
-    Streams in;
-    Open(args, n, &in);
+    Streams in = Open(args, n);
     const uint32_t* counts = args.counts;
     for (int32_t row = 0; row < args.rows; row += kBlock) {
-      Sums sums;
-      Start(sums, args.bias + row);
+      Sum sums[kBatch];
       Blocks(sums, in, *counts++);
       Rows done[kBatch];
-      for (int b = 0; b < kBatch; b++) done[b] = Total(sums.chain[b]);
+      ForBatch([&](auto b) BLOCK_SPARSE_LAMBDA { done[b] = sums[b].Total(); });
       Finish(args, in, row, done);
     }
   }

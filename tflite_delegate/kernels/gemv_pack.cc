@@ -1,22 +1,65 @@
 #include "tflite_delegate/kernels/gemv_pack.h"
 
+#include <stdlib.h>
+
 #include <algorithm>
+#include <cstring>
+
+#include "tflite_delegate/kernels/block_sum.h"
 
 namespace block_sparse {
 namespace kernels {
 
-SparseGemvMatrix::SparseGemvMatrix(const LoweredMatrix& matrix, const float* bias, int panels) {
+namespace {
+
+// Lane l takes row (l - turn) mod kBlock of each block.
+template <int kBlock>
+void Rotate(const float* from, uint32_t blocks, int32_t turn, float* to) {
+  if (turn == 0) {
+    memcpy(to, from, static_cast<size_t>(blocks) * kBlock * sizeof(float));
+    return;
+  }
+  for (uint32_t b = 0; b < blocks; b++, from += kBlock, to += kBlock) {
+    for (int lane = 0; lane < kBlock; lane++) to[lane] = from[(lane + kBlock - turn) % kBlock];
+  }
+}
+
+constexpr void (*kRotate[])(const float*, uint32_t, int32_t, float*) = {Rotate<1>, Rotate<2>, Rotate<4>, Rotate<8>};
+
+template <class Index>
+void StoreColumns(const std::vector<int32_t>& columns, uint32_t first, uint32_t end, void* to) {
+  Index* index = static_cast<Index*>(to);
+  for (uint32_t b = first; b < end; b++) *index++ = static_cast<Index>(columns[b]);
+}
+
+}  // namespace
+
+void SparseGemvMatrix::AddPanel(const LoweredMatrix& matrix, int32_t first, int32_t last) {
+  Panel panel = {};
+  panel.first = panel.begin = first;
+  panel.last = last;
+  panel.first_block = matrix.row_begin[first];
+  if (!aligned_ && first > 0) {
+    // One group early: the rows above `first` are then summed in part and not stored. The blocks of row
+    // first - block_ do not reach row `first`.
+    panel.begin = first - block_;
+    panel.first_block = matrix.row_begin[panel.begin + 1];
+  }
+  panel.end_block = matrix.row_begin[last];
+  if (!panels_.empty()) {
+    const Panel& before = panels_.back();
+    panel.block = before.block + (before.end_block - before.first_block);
+    panel.group = before.group + (before.last - before.begin + block_ - 1) / block_;
+  }
+  panels_.push_back(panel);
+}
+
+bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int panels) {
   block_ = matrix.block;
   while ((1 << log2_block_) < block_) log2_block_++;
   aligned_ = matrix.aligned || block_ == 1;
   wide_ = matrix.columns > 65536;
-  const size_t blocks = matrix.block_column.size();
-  weights_.reserve(blocks * block_);
-  if (wide_) {
-    wide_columns_.reserve(blocks);
-  } else {
-    columns_.reserve(blocks);
-  }
+
   // A row costs about as much as a block: its bias, its store and the end of its loop.
   const auto work = [&](int32_t row) { return static_cast<double>(matrix.row_begin[row]) + row; };
   int32_t first = 0;
@@ -24,53 +67,71 @@ SparseGemvMatrix::SparseGemvMatrix(const LoweredMatrix& matrix, const float* bia
     int32_t last = p == panels ? matrix.rows : first;
     while (last < matrix.rows && work(last) < work(matrix.rows) * p / panels) last++;
     last = std::min((last + block_ - 1) / block_ * block_, matrix.rows);
-    if (last > first) Append(matrix, bias, first, last);
+    if (last > first) AddPanel(matrix, first, last);
     first = last;
   }
-}
+  // Where a further panel would begin is where the streams end.
+  AddPanel(matrix, matrix.rows, matrix.rows);
+  const Panel end = panels_.back();
+  panels_.pop_back();
 
-void SparseGemvMatrix::Append(const LoweredMatrix& matrix, const float* bias, int32_t first, int32_t last) {
-  // The unaligned kernel starts one group early: rows above `first` are then summed in part and not stored.
-  const int32_t begin = aligned_ || first == 0 ? first : first - block_;
-  const size_t next_block = wide_ ? wide_columns_.size() : columns_.size();
-  panels_.push_back({first, begin, last, next_block, counts_.size(), bias_.size()});
-  const int32_t padded_last = first + (last - first + block_ - 1) / block_ * block_;
-  for (int32_t r = begin; r < padded_last + block_; r++) {
-    bias_.push_back(r < last && bias != nullptr ? bias[r] : 0.0f);
-  }
+  const size_t steps = end.group * (aligned_ ? 1 : block_);
+  const size_t index_bytes = wide_ ? sizeof(uint32_t) : sizeof(uint16_t);
+  const size_t weight_bytes = end.block * block_ * sizeof(float);
+  const size_t bias_bytes = end.group * block_ * sizeof(float);
+  const size_t count_bytes = steps * sizeof(uint32_t);
+  const size_t column_bytes = (end.block + kMaxBlockStep) * index_bytes;
+  void* memory = nullptr;
+  const size_t bytes = weight_bytes + bias_bytes + count_bytes + column_bytes;
+  if (posix_memalign(&memory, 64, bytes) != 0) return false;
+  memory_.reset(memory);
+  weights_ = static_cast<float*>(memory);
+  bias_ = weights_ + end.block * block_;
+  counts_ = reinterpret_cast<uint32_t*>(bias_ + end.group * block_);
+  columns_ = counts_ + steps;
+  memset(static_cast<char*>(columns_) + end.block * index_bytes, 0, kMaxBlockStep * index_bytes);
+
+  const auto rotate = kRotate[log2_block_];
   const int32_t step = aligned_ ? block_ : 1;
-  for (int32_t r = begin; r < padded_last; r += step) {
-    // The blocks of row first - block_ do not reach row first.
-    const uint32_t from = matrix.row_begin[std::min(begin < first && r == begin ? r + 1 : r, last)];
-    const uint32_t to = matrix.row_begin[std::min(r + step, last)];
-    counts_.push_back(to - from);
-    const int32_t turn = aligned_ ? 0 : r % block_;
-    for (uint32_t b = from; b < to; b++) {
-      if (wide_) {
-        wide_columns_.push_back(matrix.block_column[b]);
-      } else {
-        columns_.push_back(static_cast<uint16_t>(matrix.block_column[b]));
-      }
-      const float* values = &matrix.values[static_cast<size_t>(b) * block_];
-      for (int32_t lane = 0; lane < block_; lane++) weights_.push_back(values[(lane - turn + block_) % block_]);
+  for (const Panel& panel : panels_) {
+    void* to = static_cast<char*>(columns_) + panel.block * index_bytes;
+    const auto store = wide_ ? StoreColumns<uint32_t> : StoreColumns<uint16_t>;
+    store(matrix.block_column, panel.first_block, panel.end_block, to);
+
+    float* panel_bias = bias_ + panel.group * block_;
+    const int32_t rows = (panel.last - panel.begin + block_ - 1) / block_ * block_;
+    for (int32_t r = 0; r < rows; r++) {
+      panel_bias[r] = bias != nullptr && panel.begin + r < panel.last ? bias[panel.begin + r] : 0.0f;
+    }
+
+    uint32_t* counts = counts_ + panel.group * (aligned_ ? 1 : block_);
+    float* weights = weights_ + panel.block * block_;
+    uint32_t block = panel.first_block;
+    for (int32_t r = 0; r < rows; r += step) {
+      const uint32_t next = std::max(block, matrix.row_begin[std::min(panel.begin + r + step, panel.last)]);
+      *counts++ = next - block;
+      rotate(matrix.values.data() + static_cast<size_t>(block) * block_, next - block, aligned_ ? 0 : r % block_,
+             weights);
+      weights += static_cast<size_t>(next - block) * block_;
+      block = next;
     }
   }
+  return true;
 }
 
-void SparseGemvMatrix::Run(const GemvKernels& kernels, int panel, const float* x, int64_t x_stride, float* y,
+void SparseGemvMatrix::Run(const GemvKernels& kernels, int index, const float* x, int64_t x_stride, float* y,
                            int64_t y_stride, int32_t batch, float low, float high) const {
-  const Panel& p = panels_[panel];
+  const Panel& panel = panels_[index];
   SparseGemvArgs args;
-  args.weights = weights_.data() + p.block * block_;
-  args.columns = wide_ ? static_cast<const void*>(wide_columns_.data() + p.block)
-                       : static_cast<const void*>(columns_.data() + p.block);
-  args.counts = counts_.data() + p.step;
-  args.bias = bias_.data() + p.bias;
-  args.rows = p.last - p.begin;
-  args.skipped_rows = p.first - p.begin;
+  args.weights = weights_ + panel.block * block_;
+  args.columns = static_cast<const char*>(columns_) + panel.block * (wide_ ? sizeof(uint32_t) : sizeof(uint16_t));
+  args.counts = counts_ + panel.group * (aligned_ ? 1 : block_);
+  args.bias = bias_ + panel.group * block_;
+  args.rows = panel.last - panel.begin;
+  args.skipped_rows = panel.first - panel.begin;
   args.x = x;
   args.x_stride = x_stride;
-  args.y = y + p.begin;
+  args.y = y + panel.begin;
   args.y_stride = y_stride;
   args.batch = batch;
   args.low = low;

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include "tflite_delegate/format/lowered.h"
@@ -17,9 +19,9 @@ namespace kernels {
 // matrix is cut, so the cut never shows in the results.
 class SparseGemvMatrix {
  public:
-  // bias may be null; it is indexed by lowered row. At most `panels` panels of about equal work.
-  SparseGemvMatrix() = default;
-  SparseGemvMatrix(const LoweredMatrix& matrix, const float* bias, int panels);
+  // bias may be null; it is indexed by lowered row. At most `panels` panels of about equal work. Call once; false if
+  // there is not enough memory.
+  bool Pack(const LoweredMatrix& matrix, const float* bias, int panels);
 
   int panels() const { return static_cast<int>(panels_.size()); }
   int32_t first_row(int panel) const { return panels_[panel].first; }
@@ -29,21 +31,25 @@ class SparseGemvMatrix {
 
  private:
   struct Panel {
-    int32_t first, begin, last;  // rows first .. last - 1, computed from `begin` on
-    size_t block, step, bias;    // where the panel begins in the streams
+    int32_t first, begin, last;       // rows first .. last - 1, computed from `begin` on
+    uint32_t first_block, end_block;  // of the lowered matrix
+    size_t block, group;              // where the panel begins in the streams
   };
-  void Append(const LoweredMatrix& matrix, const float* bias, int32_t first, int32_t last);
+  struct Free {
+    void operator()(void* memory) const { free(memory); }
+  };
+  void AddPanel(const LoweredMatrix& matrix, int32_t first, int32_t last);
 
   int32_t block_ = 1;
   int log2_block_ = 0;
   bool aligned_ = true;
   bool wide_ = false;  // column indices of 32 bits
   std::vector<Panel> panels_;
-  std::vector<float> weights_;
-  std::vector<uint16_t> columns_;
-  std::vector<uint32_t> wide_columns_;
-  std::vector<uint32_t> counts_;
-  std::vector<float> bias_;
+  std::unique_ptr<void, Free> memory_;  // all the streams
+  float* weights_ = nullptr;
+  void* columns_ = nullptr;
+  uint32_t* counts_ = nullptr;
+  float* bias_ = nullptr;
 };
 
 }  // namespace kernels

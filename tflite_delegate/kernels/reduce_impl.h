@@ -4,6 +4,7 @@
 
 #include "tflite_delegate/kernels/reduce.h"
 #include "tflite_delegate/kernels/unroll.h"
+#include "tflite_delegate/kernels/vector_math.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -91,22 +92,12 @@ class Reduce {
     }
   }
 
-  // exp(v) for v <= 0, to 2 units in the last place: v = n ln 2 + r with |r| <= ln 2 / 2, exp(r) by its series.
-  static BLOCK_SPARSE_INLINE Vec ExpOfNegative(Vec v) {
-    v = Simd::Max(Simd::Set1(-104.0f), v);  // exp(-104) is below the least denormal
-    const Vec n = Simd::Round(Simd::Mul(v, Simd::Set1(1.44269504f)));
-    Vec r = Simd::Fma(v, n, Simd::Set1(-0.693145752f));  // ln 2 in two parts: n times the first is exact
-    r = Simd::Fma(r, n, Simd::Set1(-1.42860677e-6f));
-    Vec p = Simd::Set1(1.0f / 5040);
-    constexpr float kTerms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-    for (float term : kTerms) p = Simd::Fma(Simd::Set1(term), p, r);
-    return Simd::Scale(p, n);
-  }
-
   static void Softmax(const float* x, int32_t count, float beta, float* y) {
     const Vec max = Simd::Set1(Plane<Max>(x, 1, count, count));
     const Vec slope = Simd::Set1(beta);
-    const auto exp = [&](Vec v) BLOCK_SPARSE_LAMBDA { return ExpOfNegative(Simd::Mul(Simd::Sub(v, max), slope)); };
+    const auto exp = [&](Vec v) BLOCK_SPARSE_LAMBDA {
+      return VectorMath<Simd>::ExpOfNegative(Simd::Mul(Simd::Sub(v, max), slope));
+    };
     Vec all = Simd::Zero();
     int32_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "tflite_delegate/kernels/block_sum.h"
 #include "tflite_delegate/kernels/simd_avx_rows.h"
 
 namespace block_sparse {
@@ -13,6 +14,7 @@ namespace avx2 {
 struct Simd {
   using Vec = __m256;
   static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {6, 6, 3, 1};
   static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
@@ -50,6 +52,11 @@ struct Simd {
     *even = _mm256_shuffle_ps(a, b, 0x88);
     *odd = _mm256_shuffle_ps(a, b, 0xDD);
   }
+  static Vec InRegister(Vec v) {
+    asm("" : "+x"(v));
+    return v;
+  }
+  static Vec NextEven(Vec, const float* p) { return LoadEven(p + 2); }
   static Vec InOrder(Vec v) {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
   }
@@ -59,9 +66,7 @@ struct Simd {
     return Mul(Mul(v, Pow2(half)), Pow2(_mm256_sub_epi32(whole, half)));
   }
   static Vec Abs(Vec v) { return _mm256_andnot_ps(Set1(-0.0f), v); }
-  static Vec WithSign(Vec magnitude, Vec sign) {
-    return _mm256_or_ps(magnitude, _mm256_and_ps(Set1(-0.0f), sign));
-  }
+  static Vec WithSign(Vec magnitude, Vec sign) { return _mm256_or_ps(magnitude, _mm256_and_ps(Set1(-0.0f), sign)); }
   static Vec MaxOrNan(Vec a, Vec b) {
     return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
@@ -91,6 +96,57 @@ struct Simd {
 };
 
 }  // namespace avx2
+
+// Two blocks of 4 side by side in one register.
+template <int kChains>
+class BlockSum<avx2::Simd, 4, kChains> {
+  using Rows = avx2::Simd::Rows<4>;
+
+ public:
+  static constexpr int kStep = 4;
+
+  BLOCK_SPARSE_INLINE BlockSum() : low_(_mm256_setzero_ps()), high_(low_) {}
+
+  template <class Index>
+  BLOCK_SPARSE_INLINE void Step(const float* weights, const Index* columns, const float* x) {
+    const FourColumns<avx2::Simd> column(columns);
+    low_ = _mm256_fmadd_ps(_mm256_loadu_ps(weights), Two(x + column.at[0], x + column.at[1]), low_);
+    high_ = _mm256_fmadd_ps(_mm256_loadu_ps(weights + 8), Two(x + column.at[2], x + column.at[3]), high_);
+  }
+
+  template <class Index>
+  BLOCK_SPARSE_INLINE void Rest(const float* weights, const Index* columns, const float* x, uint32_t n) {
+    // Both factors are masked: an infinite x must not meet the zero of a weight that is not there.
+    const FourColumns<avx2::Simd> column(columns);
+    const __m256i first = First(static_cast<int>(n) * 4), second = First(static_cast<int>(n) * 4 - 8);
+    const __m256 low = _mm256_and_ps(Two(x + column.at[0], x + column.at[1]), _mm256_castsi256_ps(first));
+    const __m256 high = _mm256_and_ps(Two(x + column.at[2], x + column.at[3]), _mm256_castsi256_ps(second));
+    low_ = _mm256_fmadd_ps(_mm256_maskload_ps(weights, first), low, low_);
+    high_ = _mm256_fmadd_ps(_mm256_maskload_ps(weights + 8, second), high, high_);
+  }
+
+  BLOCK_SPARSE_INLINE Rows Total() const {
+    const __m256 sum = _mm256_add_ps(low_, high_);
+    return {_mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1))};
+  }
+
+  template <int kRow>
+  BLOCK_SPARSE_INLINE void Clear() {
+    low_ = _mm256_blend_ps(low_, _mm256_setzero_ps(), 0x11 << kRow);
+    high_ = _mm256_blend_ps(high_, _mm256_setzero_ps(), 0x11 << kRow);
+  }
+
+ private:
+  static BLOCK_SPARSE_INLINE __m256 Two(const float* a, const float* b) {
+    return _mm256_blend_ps(_mm256_broadcast_ss(a), _mm256_broadcast_ss(b), 0xf0);
+  }
+  static BLOCK_SPARSE_INLINE __m256i First(int lanes) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+
+  __m256 low_, high_;
+};
+
 }  // namespace kernels
 }  // namespace block_sparse
 

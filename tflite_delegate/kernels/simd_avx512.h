@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "tflite_delegate/kernels/block_sum.h"
 #include "tflite_delegate/kernels/simd_avx_rows.h"
 
 namespace block_sparse {
@@ -13,6 +14,7 @@ namespace avx512 {
 struct Simd {
   using Vec = __m512;
   static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
   // Widest tile, in vectors, whose accumulators, weights and inputs stay in the 32 registers, by log2(block).
   static constexpr int kMaxTile[4] = {12, 12, 6, 3};
   static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
@@ -51,13 +53,18 @@ struct Simd {
     *even = _mm512_permutex2var_ps(a, Even(), b);
     *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(Even(), _mm512_set1_epi32(1)), b);
   }
+  static Vec InRegister(Vec v) {
+    asm("" : "+v"(v));
+    return v;
+  }
+  static Vec NextEven(Vec even, const float* p) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(Load(p + 32)), _mm512_castps_si512(even), 1));
+  }
   static Vec InOrder(Vec v) { return v; }
   static Vec Round(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Vec Scale(Vec v, Vec n) { return _mm512_scalef_ps(v, n); }
   static Vec Abs(Vec v) { return _mm512_abs_ps(v); }
-  static Vec WithSign(Vec magnitude, Vec sign) {
-    return _mm512_or_ps(magnitude, _mm512_and_ps(Set1(-0.0f), sign));
-  }
+  static Vec WithSign(Vec magnitude, Vec sign) { return _mm512_or_ps(magnitude, _mm512_and_ps(Set1(-0.0f), sign)); }
   static Vec MaxOrNan(Vec a, Vec b) {
     return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
   }
@@ -85,6 +92,85 @@ struct Simd {
 };
 
 }  // namespace avx512
+
+// Blocks side by side in one register: block k of a step is in lanes k * kBlock and on, and so is its x.
+template <int kBlock, int kChains>
+class BlockSum<avx512::Simd, kBlock, kChains> {
+  using Rows = avx512::Simd::Rows<kBlock>;
+  static constexpr int kBlocks = 16 / kBlock;  // in a register
+  static constexpr int kRegisters = 8 / kBlock == 1 ? 2 : 1;
+
+ public:
+  static constexpr int kStep = kBlocks * kRegisters;
+
+  BLOCK_SPARSE_INLINE BlockSum() {
+    for (__m512& sum : sum_) sum = _mm512_setzero_ps();
+  }
+
+  template <class Index>
+  BLOCK_SPARSE_INLINE void Step(const float* weights, const Index* columns, const float* x) {
+    const X all(columns, x);
+    Unroll<kRegisters>([&](auto r) BLOCK_SPARSE_LAMBDA {
+      sum_[r] = _mm512_fmadd_ps(_mm512_loadu_ps(weights + 16 * r), all.v[r], sum_[r]);
+    });
+  }
+
+  template <class Index>
+  BLOCK_SPARSE_INLINE void Rest(const float* weights, const Index* columns, const float* x, uint32_t n) {
+    const X all(columns, x);
+    const uint32_t mask = (1u << (n * kBlock)) - 1;
+    Unroll<kRegisters>([&](auto r) BLOCK_SPARSE_LAMBDA {
+      const __mmask16 here = static_cast<__mmask16>(mask >> (16 * r));
+      sum_[r] = _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(here, weights + 16 * r), all.v[r], sum_[r], here);
+    });
+  }
+
+  BLOCK_SPARSE_INLINE Rows Total() const {
+    __m512 sum = sum_[0];
+    if constexpr (kRegisters == 2) sum = _mm512_add_ps(sum, sum_[1]);
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+    if constexpr (kBlock == 8) {
+      return {half};
+    } else {
+      __m128 v = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+      if constexpr (kBlock <= 2) v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+      if constexpr (kBlock == 1) v = _mm_add_ps(v, _mm_movehdup_ps(v));
+      return {v};
+    }
+  }
+
+  template <int kRow>
+  BLOCK_SPARSE_INLINE void Clear() {
+    constexpr int kLowest = kBlock == 8 ? 0x0101 : kBlock == 4 ? 0x1111 : kBlock == 2 ? 0x5555 : 0xffff;
+    for (__m512& sum : sum_) sum = _mm512_maskz_mov_ps(static_cast<__mmask16>(~(kLowest << kRow)), sum);
+  }
+
+ private:
+  struct X {
+    __m512 v[kRegisters];
+
+    template <class Index>
+    BLOCK_SPARSE_INLINE X(const Index* columns, const float* x) {
+      Unroll<kStep / 4>([&](auto f) BLOCK_SPARSE_LAMBDA {
+        const FourColumns<avx512::Simd> column(columns + 4 * f);
+        Unroll<4>([&](auto k) BLOCK_SPARSE_LAMBDA {
+          constexpr int kIndex = 4 * decltype(f)::value + decltype(k)::value;
+          constexpr int kRegister = kIndex / kBlocks, kLane = kIndex % kBlocks * kBlock;
+          const __m128 one = _mm_load_ss(x + column.at[k]);
+          if constexpr (kLane == 0) {
+            v[kRegister] = _mm512_broadcastss_ps(one);
+          } else {
+            constexpr auto kMask = static_cast<__mmask16>(((1 << kBlock) - 1) << kLane);
+            v[kRegister] = _mm512_mask_broadcastss_ps(v[kRegister], kMask, one);
+          }
+        });
+      });
+    }
+  };
+
+  __m512 sum_[kRegisters];
+};
+
 }  // namespace kernels
 }  // namespace block_sparse
 

@@ -11,6 +11,7 @@ namespace neon {
 struct Simd {
   using Vec = float32x4_t;
   static constexpr int kLanes = 4;
+  static constexpr int kRegisters = 32;
   // 32 registers: block 4 takes 28 accumulators, 1 register of weights and 3 of inputs in flight.
   static constexpr int kMaxTile[4] = {12, 12, 7, 3};
   static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
@@ -53,6 +54,11 @@ struct Simd {
     *even = pairs.val[0];
     *odd = pairs.val[1];
   }
+  static Vec InRegister(Vec v) {
+    asm("" : "+w"(v));
+    return v;
+  }
+  static Vec NextEven(Vec even, const float* p) { return vextq_f32(even, vld1q_f32(p + 8), 1); }
   static Vec InOrder(Vec v) { return v; }
   static Vec Round(Vec v) { return vrndnq_f32(v); }
   static Vec Scale(Vec v, Vec n) {
@@ -95,8 +101,7 @@ struct Simd {
       for (int k = 0; k < kRows / 4; k++) vst1q_f32(p + 4 * k, v.quad[k]);
     }
     static Rows Fma(Rows sum, Rows a, const float* x) {
-      const float32x4_t all = vld1q_dup_f32(x);
-      for (int k = 0; k < kRows / 4; k++) sum.quad[k] = vfmaq_f32(sum.quad[k], a.quad[k], all);
+      for (int k = 0; k < kRows / 4; k++) sum.quad[k] = vfmaq_n_f32(sum.quad[k], a.quad[k], *x);
       return sum;
     }
     static Rows Add(Rows a, Rows b) {
@@ -145,7 +150,7 @@ struct Simd::Rows<2> {
   static Rows Zero() { return {vdup_n_f32(0.0f)}; }
   static Rows Load(const float* p) { return {vld1_f32(p)}; }
   static void Store(float* p, Rows v) { vst1_f32(p, v.pair); }
-  static Rows Fma(Rows sum, Rows a, const float* x) { return {vfma_f32(sum.pair, a.pair, vld1_dup_f32(x))}; }
+  static Rows Fma(Rows sum, Rows a, const float* x) { return {vfma_n_f32(sum.pair, a.pair, *x)}; }
   static Rows Add(Rows a, Rows b) { return {vadd_f32(a.pair, b.pair)}; }
   static Rows Clamp(Rows v, float low, float high) {
     return {vmin_f32(vdup_n_f32(high), vmax_f32(vdup_n_f32(low), v.pair))};

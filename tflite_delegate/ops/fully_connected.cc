@@ -102,10 +102,9 @@ class Sparse : public FullyConnected {
       for (size_t r = 0; r < row_channel_.size(); r++) bias[r] = weights_.bias[row_channel_[r]];
     }
     const int64_t work = static_cast<int64_t>(weights_.sparse.values.size()) * batch_;
-    packed_ =
-        kernels::SparseGemvMatrix(weights_.sparse, bias.empty() ? nullptr : bias.data(), Tasks(work, num_threads));
+    const bool packed = packed_.Pack(weights_.sparse, bias.empty() ? nullptr : bias.data(), Tasks(work, num_threads));
     weights_.sparse = LoweredMatrix();
-    return true;
+    return packed;
   }
 
   size_t ScratchFloats() const override {
