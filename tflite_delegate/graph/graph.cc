@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <new>
 
 #include "tflite_delegate/graph/fusion.h"
@@ -16,6 +17,7 @@ namespace graph {
 namespace {
 
 constexpr size_t kAlignFloats = 16;  // a cache line
+constexpr size_t kMargin = 16 * kAlignFloats;  // kernels read so far past either end of the arena, at most
 
 size_t RoundUp(size_t floats) { return (floats + kAlignFloats - 1) / kAlignFloats * kAlignFloats; }
 
@@ -139,6 +141,54 @@ void Graph::AliasConcatenations() {
   }
 }
 
+void Graph::PlanBandsAndWindows() {
+  // Parts of concatenations, and what they are parts of, are laid out as wholes.
+  std::vector<bool> pinned(values_.size(), false);
+  for (size_t v = 0; v < values_.size(); v++) {
+    pinned[v] = pinned[v] || alias_[v] >= 0;
+    if (alias_[v] >= 0) pinned[alias_[v]] = true;
+  }
+  for (int v : outputs_) pinned[v] = true;
+  bands_ = PlanBands(ops_, values_, pinned);
+  for (size_t v = 0; v < values_.size(); v++) {
+    if (bands_.window[v] == 0) continue;
+    Value& value = values_[v];
+    // The window begins with a cache line, which holds the zeros left of its first row too.
+    const int64_t run =
+        static_cast<int64_t>(bands_.window[v]) * value.planes.row + value.border.left + kernels::kMaxLanes;
+    const int64_t plane = Planner::PlaneFloats(value.planes, run, value.border);
+    if (plane >= value.planes.plane) {
+      bands_.window[v] = 0;  // whole after all
+      continue;
+    }
+    value.planes.plane = static_cast<int32_t>(plane);
+    value.planes.batch = static_cast<int64_t>(value.planes.plane) * value.channels();
+  }
+}
+
+// Moves the rows that are still needed to the window's beginning. Pointers to the value are kept such that rows are
+// counted from the image's top, wherever the window is.
+void Graph::Slide(const Step& step, ThreadPool* pool) {
+  float* const window = window_[step.value];
+  if (window == nullptr) return;  // kept whole
+  const Value& value = values_[step.value];
+  const Planes& planes = value.planes;
+  const int64_t from = std::max<int64_t>(0, static_cast<int64_t>(step.begin) * planes.row - value.border.left);
+  const int64_t begin = from / kernels::kMaxLanes * kernels::kMaxLanes;
+  const int64_t moved = begin - (window - data_[step.value]);
+  const int64_t kept = std::max<int64_t>(0, static_cast<int64_t>(step.end) * planes.row - begin);
+  if (moved == 0) return;
+  data_[step.value] -= moved;
+  constexpr int32_t kChannels = 16;
+  pool->For((value.channels() + kChannels - 1) / kChannels, [&](int task) {
+    const int32_t last = std::min(value.channels(), (task + 1) * kChannels);
+    for (int32_t c = task * kChannels; c < last; c++) {
+      float* plane = window + static_cast<int64_t>(c) * planes.plane + planes.origin;
+      memmove(plane, plane + moved, static_cast<size_t>(kept) * sizeof(float));
+    }
+  });
+}
+
 int Graph::Root(int value) const {
   while (alias_[value] >= 0) value = alias_[value];
   return value;
@@ -156,12 +206,16 @@ bool Graph::PlanMemory() {
   for (int v : inputs_) outside[v] = true;
   for (int v : outputs_) outside[v] = true;
 
+  // Within a group every op may run again after any other, so all that it touches lives through the whole group.
+  std::vector<Group> group_of(op_count);
+  for (const Group& group : bands_.groups) std::fill(group_of.begin() + group.first, group_of.begin() + group.last + 1, group);
+
   // First and last op that touches each piece of memory.
   std::vector<int> first(values_.size(), op_count), last(values_.size(), -1);
   const auto touch = [&](int value, int op) {
     const int root = Root(value);
-    first[root] = std::min(first[root], op);
-    last[root] = std::max(last[root], op);
+    first[root] = std::min(first[root], group_of[op].first);
+    last[root] = std::max(last[root], group_of[op].last);
   };
   for (int i = 0; i < op_count; i++) {
     touch(ops_[i]->output, i);
@@ -172,7 +226,7 @@ bool Graph::PlanMemory() {
 
   for (int i = 0; i < op_count; i++) {
     const int k = ops_[i]->InPlaceInput();
-    if (k < 0) continue;
+    if (k < 0 || group_of[i].bands > 1) continue;
     const int from = ops_[i]->inputs[k], to = ops_[i]->output;
     const int root = Root(from);
     if (from == to || alias_[to] >= 0 || outside[to] || outside[root] || values_[from].constant != nullptr) continue;
@@ -232,16 +286,18 @@ bool Graph::PlanMemory() {
   }
   // What lies between rows is computed with although nobody reads the result; the arena's zeros keep slow denormals
   // out of it. Readers of a tile may look a little past the last plane.
-  total += kernels::kMaxLanes * kAlignFloats;
+  total += 2 * kMargin;
   if (!arena_.Allocate(total)) return false;
 
   data_.assign(values_.size(), nullptr);
+  window_.assign(values_.size(), nullptr);
   scratch_.assign(ops_.size(), nullptr);
   for (const Piece& piece : pieces) {
     if (piece.value >= 0) {
-      data_[piece.value] = arena_.data() + piece.at;
+      data_[piece.value] = arena_.data() + kMargin + piece.at;
+      if (bands_.window[piece.value] > 0) window_[piece.value] = data_[piece.value];
     } else {
-      scratch_[-1 - piece.value] = arena_.data() + piece.at;
+      scratch_[-1 - piece.value] = arena_.data() + kMargin + piece.at;
     }
   }
   for (size_t v = 0; v < values_.size(); v++) {
@@ -268,6 +324,7 @@ bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::s
   alias_.assign(values_.size(), -1);
   alias_at_.assign(values_.size(), 0);
   AliasConcatenations();
+  PlanBandsAndWindows();
   for (const auto& op : ops_) {
     if (!op->Prepare(*this, kernels, num_threads)) {
       *error = std::string(op->name()) + ": too large to be packed";
@@ -284,16 +341,27 @@ bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::s
 void Graph::Run(const float* const* inputs, float* const* outputs, ThreadPool* pool) {
   for (size_t i = 0; i < inputs_.size(); i++) data_[inputs_[i]] = const_cast<float*>(inputs[i]);
   for (size_t i = 0; i < outputs_.size(); i++) data_[outputs_[i]] = outputs[i];
-  if (profile_ns_.empty()) {
-    for (size_t i = 0; i < ops_.size(); i++) ops_[i]->Run({data_.data(), scratch_[i], pool});
-    return;
+  const bool profile = !profile_ns_.empty();
+  int64_t before = profile ? Nanoseconds() : 0;
+  for (size_t v = 0; v < window_.size(); v++) {
+    if (window_[v] != nullptr) data_[v] = window_[v];
   }
-  int64_t before = Nanoseconds();
-  for (size_t i = 0; i < ops_.size(); i++) {
-    ops_[i]->Run({data_.data(), scratch_[i], pool});
-    const int64_t after = Nanoseconds();
-    profile_ns_[i] += after - before;
-    before = after;
+  for (const Step& step : bands_.steps) {
+    if (step.op < 0) {
+      Slide(step, pool);
+      continue;
+    }
+    const RunContext context = {data_.data(), scratch_[step.op], pool};
+    if (step.end < 0) {
+      ops_[step.op]->Run(context);
+    } else {
+      ops_[step.op]->RunRows(context, step.begin, step.end);
+    }
+    if (profile) {
+      const int64_t after = Nanoseconds();
+      profile_ns_[step.op] += after - before;
+      before = after;
+    }
   }
   profiled_runs_++;
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tflite_delegate/graph/bands.h"
 #include "tflite_delegate/graph/memory.h"
 #include "tflite_delegate/graph/op.h"
 #include "tflite_delegate/graph/value.h"
@@ -60,6 +61,8 @@ class Graph {
   void RemoveUnusedOps();
   void InsertZeroBorders();
   void AliasConcatenations();
+  void PlanBandsAndWindows();
+  void Slide(const Step& step, ThreadPool* pool);
   bool PlanMemory();
   int Root(int value) const;       // the value in whose memory it lies
   size_t Floats(int value) const;  // memory it takes
@@ -69,8 +72,10 @@ class Graph {
   std::vector<int> inputs_, outputs_;
   std::vector<std::pair<int, int>> transposed_;  // value, the same value in the other layout
 
+  Bands bands_;
   std::vector<int> alias_;         // value -> value in whose memory it lies, or -1
   std::vector<int64_t> alias_at_;  // floats from there
+  std::vector<float*> window_;     // by value: where its window begins, or null
   std::vector<float*> data_;       // by value; outside the arena only while Run
   std::vector<float*> scratch_;    // by op
   std::vector<int64_t> profile_ns_;  // by op; empty: off

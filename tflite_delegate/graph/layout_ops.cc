@@ -78,13 +78,24 @@ class ZeroBorder : public Op {
     return true;
   }
 
-  void Run(const RunContext& context) const override {
+  bool InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override {
+    *in_begin = begin;
+    *in_end = end;
+    return true;
+  }
+
+  void Run(const RunContext& context) const override { RunRows(context, 0, image_.height()); }
+
+  void RunRows(const RunContext& context, int32_t begin, int32_t end) const override {
     const Planes& planes = image_.planes;
     const Border& border = image_.border;
     const int32_t width = image_.width(), height = image_.height(), channels = image_.channels();
     const int32_t before = border.top * planes.row + border.left;
     const int32_t gap = planes.row - width;
     const int32_t after = border.bottom * planes.row + border.right;
+    // The producer may have written a little before its first row again, over zeros that were there.
+    const int32_t first_gap = std::max(0, begin - 1 - kernels::kMaxLanes / planes.row);
+    const int32_t last_gap = std::min(end, height - 1);
     // A task of a few channels, so that handing it out does not cost more than doing it.
     constexpr int32_t kChannels = 32;
     const int32_t tasks = (channels + kChannels - 1) / kChannels;
@@ -93,16 +104,20 @@ class ZeroBorder : public Op {
       const int32_t first = task % tasks * kChannels, last = std::min(channels, first + kChannels);
       for (int32_t c = first; c < last; c++) {
         float* pixels = batch + static_cast<int64_t>(c) * planes.plane + planes.origin;
-        std::fill(pixels - before, pixels, 0.0f);
-        float* end = pixels + width;
-        if (gap == 1) {
-          for (int32_t y = 0; y < height - 1; y++) end[static_cast<int64_t>(y) * planes.row] = 0.0f;
-        } else {
-          for (int32_t y = 0; y < height - 1; y++, end += planes.row) std::fill(end, end + gap, 0.0f);
+        if (begin == 0) std::fill(pixels - before, pixels, 0.0f);
+        float* past = pixels + width;
+        for (int32_t y = first_gap; y < last_gap; y++) {
+          float* at = past + static_cast<int64_t>(y) * planes.row;
+          if (gap == 1) {
+            *at = 0.0f;
+          } else {
+            std::fill(at, at + gap, 0.0f);
+          }
         }
+        if (end < height) continue;
         // From the last pixel on, only as far as a reader looks: a whole gap may not fit into the plane.
-        end = pixels + image_.run();
-        std::fill(end, end + after, 0.0f);
+        past = pixels + image_.run();
+        std::fill(past, past + after, 0.0f);
       }
     });
   }

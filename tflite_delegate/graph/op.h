@@ -68,6 +68,19 @@ class Op {
   // All inputs stand one after the other along the channels of the planar output: they may then be produced there.
   virtual bool ConcatenatesChannels() const { return false; }
 
+  // --- Running row by row (bands.h), for planar outputs of one image. ---
+  // Rows of inputs[i] from which output rows [begin, end) are made, clipped to the image. False: it runs whole only.
+  // Asked after Constrain, before Prepare, and so is WeightBytes.
+  virtual bool InputRows(size_t /*i*/, int32_t /*begin*/, int32_t /*end*/, int32_t* /*in_begin*/,
+                         int32_t* /*in_end*/) const {
+    return false;
+  }
+  // Writes output rows [begin, end). It may begin with the first pixel of the cache line that row `begin` starts in, so
+  // that what precedes it is made and read again, with anything between the rows; and it may write anything after `end`.
+  virtual void RunRows(const RunContext& /*context*/, int32_t /*begin*/, int32_t /*end*/) const {}
+  // Weights that every RunRows reads through, in bytes.
+  virtual size_t WeightBytes() const { return 0; }
+
   std::vector<int> inputs;  // value ids; -1 for an absent optional one
   int output;
 };

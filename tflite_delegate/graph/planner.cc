@@ -59,7 +59,20 @@ void Planner::ZeroBorder(int value, const Border& border) {
   widen(&classes_[Root(value)].reach);
 }
 
+int64_t Planner::PlaneFloats(const Planes& planes, int64_t run, const Border& reach) {
+  // A whole vector may be written past the run's end, and a reader of the border reads that far again from each of its
+  // shifted starting points.
+  int64_t plane = RoundUp(
+      planes.origin + RoundUp(run, kernels::kMaxLanes) + static_cast<int64_t>(reach.bottom) * planes.row + reach.right,
+      kernels::kMaxLanes);
+  // An odd number of cache lines from plane to plane spreads the planes over all sets of a cache; a power of two, such as
+  // 32 x 32 pixels, would put the pixels of all channels into a few sets.
+  if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;
+  return plane;
+}
+
 bool Planner::SetPlanes() {
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   for (size_t i = 0; i < values_.size(); i++) {
     Value& value = values_[i];
     if (value.layout != Layout::kPlanar) continue;
@@ -67,16 +80,11 @@ bool Planner::SetPlanes() {
     const int64_t row = std::max(of.min_row, value.width() + std::max(of.reach.left, of.reach.right));
     const int64_t run = (value.height() - 1) * row + value.width();
     const int64_t origin = RoundUp(of.reach.top * row + of.reach.left, kernels::kMaxLanes);
-    // A whole vector may be written past the run's end, and a reader of the border reads that far again from each of
-    // its shifted starting points.
-    int64_t plane = RoundUp(origin + RoundUp(run, kernels::kMaxLanes) + of.reach.bottom * row + of.reach.right,
-                            kernels::kMaxLanes);
-    // An odd number of cache lines from plane to plane spreads the planes over all sets of a cache; a power of two, such
-    // as 32 x 32 pixels, would put the pixels of all channels into a few sets.
-    if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;
-    if (plane * value.channels() > std::numeric_limits<int32_t>::max()) return false;
+    if (row > kMax || origin > kMax) return false;
     value.planes.row = static_cast<int32_t>(row);
     value.planes.origin = static_cast<int32_t>(origin);
+    const int64_t plane = PlaneFloats(value.planes, run, of.reach);
+    if (plane * value.channels() > kMax) return false;
     value.planes.plane = static_cast<int32_t>(plane);
     value.planes.batch = plane * value.channels();
   }

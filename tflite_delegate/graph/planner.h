@@ -28,6 +28,9 @@ class Planner {
   // Sets the planes of every planar value. False if a plane would be too large to address.
   bool SetPlanes();
 
+  // Floats from plane to plane where a plane holds a run of pixels and what is read around it.
+  static int64_t PlaneFloats(const Planes& planes, int64_t run, const Border& reach);
+
  private:
   struct Class {
     int32_t min_row = 0;

@@ -63,6 +63,7 @@ bool Conv::FuseZeroPad(const graph::Border& border) {
 void Conv::Constrain(graph::Planner* planner) {
   const graph::Value& in = planner->value(inputs[0]);
   const graph::Value& out = planner->value(output);
+  input_height_ = in.dims[1];
   in_place_ = in.layout == graph::Layout::kPlanar && options_.stride_height == 1 && options_.stride_width == 1 &&
               in.height() == out.height() && in.width() == out.width();
   if (in_place_) {
@@ -125,14 +126,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
   lanes_ = kernels.lanes;
   const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
-  const int32_t widest = kernels.spmm.max_tile[log2_block];
-  const int32_t tile_count = (vectors + widest - 1) / widest;
-  tiles_.clear();
-  for (int32_t t = 0, first = 0; t < tile_count; t++) {
-    const int32_t width = (vectors - first) / (tile_count - t);
-    tiles_.push_back({first * lanes_, width});
-    first += width;
-  }
+  widest_ = kernels.spmm.max_tile[log2_block];
+  const int32_t tile_count = (vectors + widest_ - 1) / widest_;
   // Enough pieces of work for the threads to end together.
   const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
   const int panels = std::max(1, std::min(pieces / tile_count, weights_.rows / 32));
@@ -149,8 +144,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
 }
 
 // Copies the image to scratch: for each phase (py, px) of the strides that a kernel position needs, the pixels at
-// (r * stride_height + py, j * stride_width + px) of the padded image.
-void Conv::Split(const float* image, float* scratch, graph::ThreadPool* pool) const {
+// (r * stride_height + py, j * stride_width + px) of the padded image, for r in [begin, end).
+void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const {
   const ConvOptions& o = options_;
   const int32_t row = output_.planes.row;
   const int32_t channels = input_.dims[3], height = input_.dims[1], width = input_.dims[2];
@@ -164,14 +159,14 @@ void Conv::Split(const float* image, float* scratch, graph::ThreadPool* pool) co
     const int32_t phase = phases_[task / channels], channel = task % channels;
     const int32_t py = phase / o.stride_width, px = phase % o.stride_width;
     const float* from = image + channel * channel_step;
-    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_;
+    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_ + static_cast<int64_t>(begin) * row;
     // Columns of the phase whose pixel lies inside the image: x = j * stride_width + px - left.
     const int32_t shift = border_.left - px;
     const int32_t first = std::min(columns, shift > 0 ? (shift + o.stride_width - 1) / o.stride_width : 0);
     const int32_t beyond = width + shift;  // j * stride_width < beyond
     const int32_t last =
         std::max(first, std::min(columns, beyond > 0 ? (beyond + o.stride_width - 1) / o.stride_width : 0));
-    for (int32_t r = 0; r < phase_height_; r++, to += row) {
+    for (int32_t r = begin; r < end; r++, to += row) {
       const int32_t y = r * o.stride_height + py - border_.top;
       if (y < 0 || y >= height) {
         std::fill(to, to + columns, 0.0f);
@@ -192,8 +187,32 @@ void Conv::Split(const float* image, float* scratch, graph::ThreadPool* pool) co
   });
 }
 
-void Conv::Run(const graph::RunContext& context) const {
+bool Conv::InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
+  if (i == 1) {
+    *in_begin = begin;
+    *in_end = end;
+    return true;
+  }
+  const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height + 1;
+  *in_begin = std::max(0, begin * options_.stride_height - border_.top);
+  *in_end = std::min(input_height_, (end - 1) * options_.stride_height - border_.top + reach);
+  return true;
+}
+
+size_t Conv::WeightBytes() const {
+  const size_t values = weights_.dense != nullptr ? static_cast<size_t>(weights_.rows) * weights_.columns
+                                                  : weights_.sparse.values.size() + weights_.sparse.block_column.size();
+  return values * sizeof(float);
+}
+
+void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const {
   const int panels = static_cast<int>(packed_.panels.size());
+  const int32_t row = output_.planes.row;
+  // Whole cache lines: a little before the first row is computed again rather than every vector split.
+  const int32_t first = begin * row / kernels::kMaxLanes * kernels::kMaxLanes;
+  const int32_t last = end == output_.height() ? output_.run() : end * row;
+  const int32_t vectors = (last - first + lanes_ - 1) / lanes_;
+  const int32_t tiles = (vectors + widest_ - 1) / widest_;
   const int64_t input_batch = input_.layout == graph::Layout::kPlanar
                                   ? input_.planes.batch
                                   : static_cast<int64_t>(input_.dims[1]) * input_.dims[2] * input_.dims[3];
@@ -202,21 +221,26 @@ void Conv::Run(const graph::RunContext& context) const {
     if (in_place_) {
       x += input_.planes.origin;
     } else {
-      Split(x, context.scratch, context.pool);
+      const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height / options_.stride_height;
+      Split(x, context.scratch, first / row, std::min(phase_height_, end + reach), context.pool);
       x = context.scratch;
     }
-    float* y = context.data[output] + n * output_.planes.batch + output_.planes.origin;
-    const float* residual =
-        inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
-    context.pool->For(static_cast<int>(tiles_.size()) * panels, [&](int task) {
-      const Tile& tile = tiles_[task / panels];
+    const int64_t at = n * output_.planes.batch + output_.planes.origin;
+    float* y = context.data[output] + at;
+    const float* residual = inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
+    context.pool->For(tiles * panels, [&](int task) {
+      // Widths as equal as may be.
+      const int32_t tile = task / panels;
+      const int32_t from = static_cast<int32_t>(static_cast<int64_t>(vectors) * tile / tiles);
+      const int32_t to = static_cast<int32_t>(static_cast<int64_t>(vectors) * (tile + 1) / tiles);
+      const int32_t pixel = first + from * lanes_;
       kernels::SpmmArgs args = packed_.Args(task % panels);
-      args.x = x + tile.first;
-      args.y = y + tile.first;
-      args.residual = residual == nullptr ? nullptr : residual + tile.first;
+      args.x = x + pixel;
+      args.y = y + pixel;
+      args.residual = residual == nullptr ? nullptr : residual + pixel;
       args.low = low_;
       args.high = high_;
-      kernels_[tile.width](args);
+      kernels_[to - from](args);
     });
   }
 }

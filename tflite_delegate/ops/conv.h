@@ -34,17 +34,16 @@ class Conv : public graph::Op {
   int InPlaceInput() const override { return inputs.size() > 1 ? 1 : -1; }
   bool Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) override;
   size_t ScratchFloats() const override { return scratch_floats_; }
-  void Run(const graph::RunContext& context) const override;
+  void Run(const graph::RunContext& context) const override { RunRows(context, 0, output_.height()); }
+  bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
+  void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
+  size_t WeightBytes() const override;
   bool FuseResidual(int residual, float low, float high) override;
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 
  private:
-  struct Tile {
-    int32_t first;  // pixel
-    int32_t width;  // vectors
-  };
-  void Split(const float* image, float* scratch, graph::ThreadPool* pool) const;
+  void Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const;
 
   ConvOptions options_;
   graph::Border border_;
@@ -52,12 +51,13 @@ class Conv : public graph::Op {
   float low_, high_;
   graph::Value input_, output_;
   int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
+  int32_t input_height_ = 0;
   bool in_place_ = false;       // reads the image where it is
 
   kernels::PackedMatrix packed_;
   const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width
   int lanes_ = 0;
-  std::vector<Tile> tiles_;
+  int32_t widest_ = 0;  // tile, in vectors
   size_t scratch_floats_ = 0;
   // Scratch: [input channel][phase used][phase_height][row], see Split.
   std::vector<int32_t> phases_;  // phase y * stride_width + phase x

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tflite_delegate/graph/graph.h"
+#include "tflite_delegate/graph/planner.h"
 #include "tflite_delegate/ops/conv.h"
 #include "tflite_delegate/ops/node.h"
 
@@ -75,18 +76,29 @@ bool DepthwiseConv::Prepare(const graph::Graph& graph, const kernels::KernelTabl
   return true;
 }
 
-void DepthwiseConv::Run(const graph::RunContext& context) const {
+void DepthwiseConv::Constrain(graph::Planner* planner) { input_height_ = planner->value(inputs[0]).dims[1]; }
+
+bool DepthwiseConv::InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
+  const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height + 1;
+  *in_begin = std::max(0, begin * options_.stride_height - border_.top);
+  *in_end = std::min(input_height_, (end - 1) * options_.stride_height - border_.top + reach);
+  return true;
+}
+
+void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const {
+  // The rows are an image of their own, cut out of the whole one.
+  const int32_t first_row = std::max(0, begin * options_.stride_height - border_.top);
   kernels::DepthwiseArgs args;
   args.x_plane = input_.planes.plane;
   args.x_row = input_.planes.row;
-  args.x_height = input_.height;
+  args.x_height = input_.height - first_row;
   args.x_width = input_.width;
   args.y_plane = output_.planes.plane;
   args.y_row = output_.planes.row;
-  args.y_height = output_.height;
+  args.y_height = end - begin;
   args.y_width = output_.width;
   args.multiplier = options_.multiplier;
-  args.pad_top = border_.top;
+  args.pad_top = border_.top - begin * options_.stride_height + first_row;
   args.pad_left = border_.left;
   args.kernel_height = options_.kernel_height;
   args.kernel_width = options_.kernel_width;
@@ -99,11 +111,11 @@ void DepthwiseConv::Run(const graph::RunContext& context) const {
   args.low = low_;
   args.high = high_;
   const int64_t work =
-      static_cast<int64_t>(output_.height) * output_.width * options_.kernel_height * options_.kernel_width;
+      static_cast<int64_t>(end - begin) * output_.width * options_.kernel_height * options_.kernel_width;
   ForEachPlane(context.pool, output_.batch, output_.channels, work, [&](int32_t n, int32_t first, int32_t count) {
     kernels::DepthwiseArgs part = args;
-    part.x = context.data[inputs[0]] + input_.Plane(n, 0);
-    part.y = context.data[output] + output_.Plane(n, 0);
+    part.x = context.data[inputs[0]] + input_.Plane(n, 0) + static_cast<int64_t>(first_row) * input_.planes.row;
+    part.y = context.data[output] + output_.Plane(n, 0) + static_cast<int64_t>(begin) * output_.planes.row;
     part.first = first;
     part.count = count;
     kernel_(part);

@@ -28,7 +28,10 @@ class DepthwiseConv : public graph::Op {
 
   const char* name() const override { return "depthwise_conv"; }
   bool Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) override;
-  void Run(const graph::RunContext& context) const override;
+  void Run(const graph::RunContext& context) const override { RunRows(context, 0, output_.height); }
+  void Constrain(graph::Planner* planner) override;
+  bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
+  void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 
@@ -39,6 +42,7 @@ class DepthwiseConv : public graph::Op {
   graph::Border border_;
   const float *weights_, *bias_;
   float low_, high_;
+  int32_t input_height_ = 0;
   Image input_, output_;
   kernels::DepthwiseKernel kernel_ = nullptr;
   std::vector<float> packed_;
