@@ -19,12 +19,10 @@ class AlignedBlockEncoding(Encoding):
     name: ClassVar[str] = "aligned_block"
 
     def detect(self, weights: Weights) -> Iterator[Candidate]:
-        rows = weights.shape.rows
         for block in BLOCK_SIZES:
-            if block > rows:
+            if block not in weights.row_groups:
                 continue
-            groups = np.logical_or.reduceat(weights.nonzero, np.arange(0, rows, block), axis=0)
-            positions = np.flatnonzero(np.ascontiguousarray(groups.T))
+            positions = np.flatnonzero(np.ascontiguousarray(weights.row_groups[block].T))
             yield Candidate(
                 structure=self.name,
                 values=positions.size * block,

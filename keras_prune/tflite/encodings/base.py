@@ -15,6 +15,8 @@ from keras_prune.tflite.custom_options import CustomOptions, Value
 # Block heights that are looked for. Taller blocks share each loaded activation among more weights; beyond 16 rows the
 # accumulators of one pixel vector alone fill a register file.
 BLOCK_SIZES = (16, 8, 4, 2)
+# Rows of the largest block that loses whole rows and columns.
+MAX_ROW_GROUP = 64
 # Time of a block beside its multiply-adds (the activation's load, the column's address), in multiply-adds: fits the
 # times measured for blocks of 4 and of 8 rows over the 1x1 layers of MobileNetV1 at the same number of weights
 # (1.39 and 1.13 ms).
@@ -41,7 +43,7 @@ def cover(nonzero: np.ndarray, block: int) -> np.ndarray | None:
 
     Example:
         >>> cover(np.array([[0], [1], [0], [1], [0], [1]], bool), 2)
-        array([1, 3, 4])
+        array([0, 2, 4])
     """
     rows, columns = nonzero.shape
     free = np.zeros(columns, np.int32)  # the first row below the blocks so far
@@ -57,6 +59,32 @@ def cover(nonzero: np.ndarray, block: int) -> np.ndarray | None:
     column = positions // rows
     blocks_from_here = ends[column] - np.arange(positions.size)
     return np.minimum(positions, (column + 1) * rows - blocks_from_here * block)
+
+
+def any_by_size(nonzero: np.ndarray, largest: int, axis: int) -> dict[int, np.ndarray]:
+    """For groups of 2, 4, 8, ... up to `largest` entries along an axis, whether any is set; the last may be ragged.
+
+    Only group sizes up to the axis's length are there.
+
+    Example:
+        >>> any_by_size(np.array([0, 0, 0, 1, 0], bool), 4, axis=0)
+        {2: array([False,  True, False]), 4: array([ True, False])}
+    """
+    found: dict[int, np.ndarray] = {}
+    any_set, size = nonzero, 2
+    while size <= min(largest, nonzero.shape[axis]):
+        any_set = found[size] = pairwise(np.logical_or, any_set, axis)
+        size *= 2
+    return found
+
+
+def pairwise(operation: np.ufunc, values: np.ndarray, axis: int) -> np.ndarray:
+    """Combine neighbours along an axis two by two; a last one without a neighbour stays as it is."""
+    values = np.moveaxis(values, axis, 0)
+    combined = values[0::2].copy()
+    paired = values.shape[0] // 2
+    operation(combined[:paired], values[1::2], out=combined[:paired])
+    return np.moveaxis(combined, 0, axis)
 
 
 @dataclass(frozen=True)
@@ -94,6 +122,11 @@ class Weights:
         sizes = [block for block in BLOCK_SIZES if block <= self.matrix.shape[0]]
         found = {block: cover(self.nonzero, block) for block in sizes}
         return {block: positions for block, positions in found.items() if positions is not None}
+
+    @cached_property
+    def row_groups(self) -> dict[int, np.ndarray]:
+        """For groups of 2, 4, 8, ... rows, which of their columns have a non-zero: `[groups, columns]` bool."""
+        return any_by_size(self.nonzero, MAX_ROW_GROUP, axis=0)
 
     @cached_property
     def scattered_cost(self) -> float:

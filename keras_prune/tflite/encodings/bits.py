@@ -45,8 +45,13 @@ def _gaps(positions: np.ndarray) -> np.ndarray:
 
 def best_gap_bits(gaps: np.ndarray) -> int:
     """Return the number of remainder bits that gives the shortest code."""
-    sizes = [gaps.size * k + int((gaps >> k).sum()) for k in range(MAX_GAP_BITS + 1)]
-    return int(np.argmin(sizes))
+    best, least = 0, int(gaps.sum())
+    for k in range(1, MAX_GAP_BITS + 1):  # a further bit saves less than the one before, so the first loss is the end
+        size = gaps.size * k + int((gaps >> k).sum())
+        if size >= least:
+            break
+        best, least = k, size
+    return best
 
 
 def pack_gaps(positions: np.ndarray) -> dict[str, Value]:

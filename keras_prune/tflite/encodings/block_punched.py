@@ -13,10 +13,18 @@ import numpy as np
 
 from keras_prune.tflite.custom_options import CustomOptions, Value
 from keras_prune.tflite.encodings import bits
-from keras_prune.tflite.encodings.base import BLOCK_OVERHEAD, BLOCK_SIZES, Candidate, Encoding, Shape, Weights
+from keras_prune.tflite.encodings.base import (
+    BLOCK_OVERHEAD,
+    BLOCK_SIZES,
+    Candidate,
+    Encoding,
+    Shape,
+    Weights,
+    any_by_size,
+)
 
 MAX_BLOCK = 64
-CHANNEL_SIZES = (32, 16, 8, 4, 2)
+MAX_CHANNELS = 32
 
 
 class BlockPunchedEncoding(Encoding):
@@ -28,23 +36,20 @@ class BlockPunchedEncoding(Encoding):
         shape = weights.shape
         kernel = shape.kernel[0] * shape.kernel[1]
         for block in BLOCK_SIZES:
-            if block > shape.rows:
+            if block not in weights.row_groups:
                 continue
-            rows = np.logical_or.reduceat(weights.nonzero, np.arange(0, shape.rows, block), axis=0)
-            rows = rows.reshape(rows.shape[0], kernel, shape.channels)
-            for n in CHANNEL_SIZES:
-                if n > shape.channels:
-                    continue
-                groups = np.arange(0, shape.channels, n)
-                kept = np.logical_or.reduceat(rows, groups, axis=2).transpose(0, 2, 1)  # [g, h, kernel]
-                widths = np.diff(np.append(groups, shape.channels))
-                columns = int((kept.sum(axis=(0, 2)) * widths).sum())
+            rows = weights.row_groups[block].reshape(-1, kernel, shape.channels)
+            # By channel, which is to be the first axis: groups are then whole planes.
+            planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
+            for n, kept in any_by_size(planes, MAX_CHANNELS, axis=0).items():
+                units = np.count_nonzero(kept, axis=(1, 2))
+                columns = int(units.sum()) * n - int(units[-1]) * (-shape.channels % n)
                 yield Candidate(
                     structure=self.name,
                     values=columns * block,
                     metadata_bytes=-(-kept.size // 8),
                     cost=columns * (block + BLOCK_OVERHEAD),
-                    details=(block, n, kept),
+                    details=(block, n, kept.transpose(1, 0, 2)),  # [row group, channel group, position]
                 )
 
     def options(self, weights: Weights, candidate: Candidate) -> dict[str, Value]:

@@ -12,11 +12,20 @@ import numpy as np
 
 from keras_prune.tflite.custom_options import CustomOptions, Value
 from keras_prune.tflite.encodings import bits
-from keras_prune.tflite.encodings.base import Candidate, Encoding, Shape, Weights
+from keras_prune.tflite.encodings.base import (
+    MAX_ROW_GROUP,
+    Candidate,
+    Encoding,
+    Shape,
+    Weights,
+    any_by_size,
+    pairwise,
+)
 
 MAX_BLOCK = 2**16
-ROW_SIZES = (4, 8, 16, 32, 64)
-COLUMN_SIZES = (4, 8, 16, 32, 64, 128)
+MAX_COLUMN_GROUP = 128
+# Smaller blocks are what the other structures are for.
+MIN_GROUP = 4
 
 
 class BlockRowColumnEncoding(Encoding):
@@ -25,20 +34,19 @@ class BlockRowColumnEncoding(Encoding):
     name: ClassVar[str] = "block_row_column"
 
     def detect(self, weights: Weights) -> Iterator[Candidate]:
-        shape = weights.shape
-        # Whether a row has a non-zero in each column group, and a column in each row group.
-        rows_by_size = _any_by_size(weights.nonzero, COLUMN_SIZES, axis=1)
-        columns_by_size = _any_by_size(weights.nonzero, ROW_SIZES, axis=0)
-        for p, columns in columns_by_size.items():
-            for q, rows in rows_by_size.items():
-                starts = np.arange(0, shape.columns, q)
-                kept_rows = np.add.reduceat(rows, np.arange(0, shape.rows, p), axis=0, dtype=np.int64)
-                kept_columns = np.add.reduceat(columns, starts, axis=1, dtype=np.int64)
-                values = int((kept_rows * kept_columns).sum())
+        # Whether a row has a non-zero within each column group, and a column within each row group.
+        by_column = any_by_size(np.ascontiguousarray(weights.nonzero.T), MAX_COLUMN_GROUP, axis=0)
+        kept_columns = {p: _sums_by_size(columns.T, MAX_COLUMN_GROUP) for p, columns in weights.row_groups.items()}
+        for q, rows in by_column.items():
+            for p, kept_rows in _sums_by_size(rows.T, MAX_ROW_GROUP).items():
+                if min(p, q) < MIN_GROUP:
+                    continue
+                blocks = kept_rows * kept_columns[p][q].T
+                values = int(blocks.sum())
                 yield Candidate(
                     structure=self.name,
                     values=values,
-                    metadata_bytes=-(-kept_rows.size * p // 8) - (-kept_rows.size * q // 8),
+                    metadata_bytes=-(-blocks.size * p // 8) - (-blocks.size * q // 8),
                     cost=max(weights.scattered_cost, float(values)),
                     details=(p, q),
                 )
@@ -78,15 +86,13 @@ class BlockRowColumnEncoding(Encoding):
         return "{} x {}".format(*_read_block(options, shape))
 
 
-def _any_by_size(nonzero: np.ndarray, sizes: tuple[int, ...], axis: int) -> dict[int, np.ndarray]:
-    """For each group size that fits, `any` over the groups; each from the largest smaller size that divides it."""
-    found = {1: nonzero}
-    for size in sorted(sizes):
-        if size <= nonzero.shape[axis]:
-            part = max(smaller for smaller in found if size % smaller == 0)
-            starts = np.arange(0, found[part].shape[axis], size // part)
-            found[size] = np.logical_or.reduceat(found[part], starts, axis=axis)
-    del found[1]
+def _sums_by_size(kept: np.ndarray, largest: int) -> dict[int, np.ndarray]:
+    """For groups of 2, 4, 8, ... entries along the first axis, how many are set, int64."""
+    found: dict[int, np.ndarray] = {}
+    sums, size = kept.astype(np.int64), 2
+    while size <= min(largest, kept.shape[0]):
+        sums = found[size] = pairwise(np.add, sums, axis=0)
+        size *= 2
     return found
 
 

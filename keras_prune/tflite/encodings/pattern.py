@@ -22,6 +22,8 @@ MAX_DETECTED_PATTERNS = 32
 # Kernels of more entries than an integer has bits, or with more different shapes than this, are not looked at.
 MAX_KERNEL = 62
 MAX_DISTINCT_KERNELS = 2048
+# Up to this size all possible shapes of a kernel can be counted, which is faster than sorting those that occur.
+MAX_COUNTED_KERNEL = 16
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,9 @@ class PatternEncoding(Encoding):
         if kernel > MAX_KERNEL:
             return
         codes = np.zeros((shape.rows, shape.channels), np.int64)
-        for k in range(kernel):
+        for k in range(kernel):  # a weight's bit
             codes |= weights.nonzero[:, k * shape.channels : (k + 1) * shape.channels].astype(np.int64) << k
-        distinct = np.unique(codes)
-        distinct = distinct[distinct > 0]
+        distinct = _distinct(codes, kernel)
         if not 0 < distinct.size <= MAX_DISTINCT_KERNELS:
             return
         patterns = _maximal(distinct)
@@ -103,6 +104,14 @@ class PatternEncoding(Encoding):
         kept = _read_patterns(options, shape)
         entries = kept.sum(axis=1)
         return f"{kept.shape[0]} x {entries.min()}" if entries.min() == entries.max() else f"{kept.shape[0]}"
+
+
+def _distinct(codes: np.ndarray, kernel: int) -> np.ndarray:
+    """Return the non-zero codes that occur, ascending."""
+    if kernel <= MAX_COUNTED_KERNEL:
+        return np.flatnonzero(np.bincount(codes.reshape(-1), minlength=1)[1:]) + 1
+    distinct = np.unique(codes)
+    return distinct[distinct > 0]
 
 
 def _entries(patterns: np.ndarray) -> np.ndarray:

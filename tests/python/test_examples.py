@@ -1,0 +1,20 @@
+"""The examples in the docstrings of the conversion run as they stand."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import keras_prune.cli
+import keras_prune.tflite
+
+MODULES = ["keras_prune.cli"] + [
+    module.name for module in pkgutil.walk_packages(keras_prune.tflite.__path__, "keras_prune.tflite.")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
