@@ -12,10 +12,9 @@ __attribute__((visibility("default"))) TfLiteDelegate* tflite_plugin_create_dele
   block_sparse::DelegateOptions options;
   std::string error;
   if (!block_sparse::ParseDelegateOptions(keys, values, count, &options, &error)) {
-    error = "block_sparse: " + error;
     // Some clients pass no way to report; the log is better than silence.
     if (report_error != nullptr) {
-      report_error(error.c_str());
+      report_error(("block_sparse: " + error).c_str());
     } else {
       block_sparse::Log(error);
     }
