@@ -108,8 +108,8 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
     TfLiteDelegateParams* partitions = nullptr;
     int partition_count = 0;
     const IntArray supported = MakeIntArray(claimable);
-    if (supported == nullptr || context->PreviewDelegatePartitioning(context, supported.get(), &partitions,
-                                                                     &partition_count) != kTfLiteOk) {
+    if (supported == nullptr ||
+        context->PreviewDelegatePartitioning(context, supported.get(), &partitions, &partition_count) != kTfLiteOk) {
       return kTfLiteError;
     }
     for (int p = 0; p < partition_count; p++) {
@@ -136,8 +136,7 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
     if (node.left.empty() && delegate->options.verbose) Log(name + ": claimed");
   }
   if (!delegate->options.report_path.empty() && !WriteFile(delegate->options.report_path, report.Json())) {
-    context->ReportError(context, "block_sparse: cannot write the report to %s",
-                         delegate->options.report_path.c_str());
+    context->ReportError(context, "block_sparse: cannot write the report to %s", delegate->options.report_path.c_str());
     return kTfLiteError;
   }
   if (claimed.empty()) return kTfLiteOk;

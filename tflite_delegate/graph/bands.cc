@@ -10,9 +10,9 @@ namespace graph {
 
 namespace {
 
-// What an op reads and writes in one band is to fit a second-level cache of half a megabyte or more, as phones and desks
-// have; an op that stays below one and a half times that is left whole, because a band costs a call and reads the weights
-// once more.
+// What an op reads and writes in one band is to fit a second-level cache of half a megabyte or more, as phones and
+// desks have; an op that stays below one and a half times that is left whole, because a band costs a call and reads the
+// weights once more.
 constexpr int64_t kBandBytes = 512 << 10;
 constexpr int64_t kLargeBytes = 768 << 10;
 
@@ -38,7 +38,6 @@ int64_t Footprint(const Op& op, const std::vector<Value>& values) {
 bool Large(const Op& op, int64_t bytes) {
   return bytes >= kLargeBytes && static_cast<int64_t>(op.WeightBytes()) * 4 <= bytes;
 }
-
 
 std::vector<Group> FindGroups(const std::vector<std::unique_ptr<Op>>& ops, const std::vector<Value>& values) {
   std::vector<Group> groups;

@@ -1,6 +1,6 @@
-// Depth-first execution: where activations are too large for the second-level cache, a group of successive ops runs band
-// by band of rows, so that a consumer finds its producer's rows still in the cache. A value that only lives inside its
-// group is not even kept whole: a window of its rows slides down the image.
+// Depth-first execution: where activations are too large for the second-level cache, a group of successive ops runs
+// band by band of rows, so that a consumer finds its producer's rows still in the cache. A value that only lives inside
+// its group is not even kept whole: a window of its rows slides down the image.
 #ifndef TFLITE_DELEGATE_GRAPH_BANDS_H_
 #define TFLITE_DELEGATE_GRAPH_BANDS_H_
 
@@ -18,8 +18,8 @@ struct Group {
   int first, last, bands;
 };
 
-// One turn of one op: rows [begin, end) of its output, or the whole op where end < 0. With op < 0: the window of `value`
-// slides down so that it begins at row `begin`; its rows up to `end` are kept.
+// One turn of one op: rows [begin, end) of its output, or the whole op where end < 0. With op < 0: the window of
+// `value` slides down so that it begins at row `begin`; its rows up to `end` are kept.
 struct Step {
   int op;
   int value;

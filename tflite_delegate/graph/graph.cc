@@ -16,7 +16,7 @@ namespace graph {
 
 namespace {
 
-constexpr size_t kAlignFloats = 16;  // a cache line
+constexpr size_t kAlignFloats = 16;            // a cache line
 constexpr size_t kMargin = 16 * kAlignFloats;  // kernels read so far past either end of the arena, at most
 
 size_t RoundUp(size_t floats) { return (floats + kAlignFloats - 1) / kAlignFloats * kAlignFloats; }
@@ -208,7 +208,8 @@ bool Graph::PlanMemory() {
 
   // Within a group every op may run again after any other, so all that it touches lives through the whole group.
   std::vector<Group> group_of(op_count);
-  for (const Group& group : bands_.groups) std::fill(group_of.begin() + group.first, group_of.begin() + group.last + 1, group);
+  for (const Group& group : bands_.groups)
+    std::fill(group_of.begin() + group.first, group_of.begin() + group.last + 1, group);
 
   // First and last op that touches each piece of memory.
   std::vector<int> first(values_.size(), op_count), last(values_.size(), -1);

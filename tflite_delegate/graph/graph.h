@@ -73,11 +73,11 @@ class Graph {
   std::vector<std::pair<int, int>> transposed_;  // value, the same value in the other layout
 
   Bands bands_;
-  std::vector<int> alias_;         // value -> value in whose memory it lies, or -1
-  std::vector<int64_t> alias_at_;  // floats from there
-  std::vector<float*> window_;     // by value: where its window begins, or null
-  std::vector<float*> data_;       // by value; outside the arena only while Run
-  std::vector<float*> scratch_;    // by op
+  std::vector<int> alias_;           // value -> value in whose memory it lies, or -1
+  std::vector<int64_t> alias_at_;    // floats from there
+  std::vector<float*> window_;       // by value: where its window begins, or null
+  std::vector<float*> data_;         // by value; outside the arena only while Run
+  std::vector<float*> scratch_;      // by op
   std::vector<int64_t> profile_ns_;  // by op; empty: off
   int64_t profiled_runs_ = 0;
   Memory arena_;

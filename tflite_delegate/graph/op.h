@@ -76,7 +76,8 @@ class Op {
     return false;
   }
   // Writes output rows [begin, end). It may begin with the first pixel of the cache line that row `begin` starts in, so
-  // that what precedes it is made and read again, with anything between the rows; and it may write anything after `end`.
+  // that what precedes it is made and read again, with anything between the rows; and it may write anything after
+  // `end`.
   virtual void RunRows(const RunContext& /*context*/, int32_t /*begin*/, int32_t /*end*/) const {}
   // Weights that every RunRows reads through, in bytes.
   virtual size_t WeightBytes() const { return 0; }

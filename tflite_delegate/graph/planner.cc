@@ -65,8 +65,8 @@ int64_t Planner::PlaneFloats(const Planes& planes, int64_t run, const Border& re
   int64_t plane = RoundUp(
       planes.origin + RoundUp(run, kernels::kMaxLanes) + static_cast<int64_t>(reach.bottom) * planes.row + reach.right,
       kernels::kMaxLanes);
-  // An odd number of cache lines from plane to plane spreads the planes over all sets of a cache; a power of two, such as
-  // 32 x 32 pixels, would put the pixels of all channels into a few sets.
+  // An odd number of cache lines from plane to plane spreads the planes over all sets of a cache; a power of two, such
+  // as 32 x 32 pixels, would put the pixels of all channels into a few sets.
   if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;
   return plane;
 }

@@ -27,9 +27,9 @@ inline void Pause() {
 }  // namespace
 
 struct ThreadPool::Shared {
-  alignas(64) std::atomic<int> next{0};           // first index nobody has taken
-  alignas(64) std::atomic<int> busy{0};           // workers that have not finished this round
-  alignas(64) std::atomic<unsigned> round{0};     // a new value: there is work, or it is time to stop
+  alignas(64) std::atomic<int> next{0};        // first index nobody has taken
+  alignas(64) std::atomic<int> busy{0};        // workers that have not finished this round
+  alignas(64) std::atomic<unsigned> round{0};  // a new value: there is work, or it is time to stop
   std::atomic<bool> stop{false};
   Task task = nullptr;
   const void* context = nullptr;

@@ -25,7 +25,7 @@ struct SpmmArgs {
 using SpmmKernel = void (*)(const SpmmArgs&);
 
 constexpr int kSpmmBlocks = 4;  // blocks of 1, 2, 4, 8 rows, indexed by log2
-constexpr int kSpmmMaxTile = 12;
+constexpr int kSpmmMaxTile = 8;
 
 struct SpmmKernels {
   int max_tile[kSpmmBlocks];                           // widest tile, in vectors

@@ -26,14 +26,9 @@ bool ConvExtent(int32_t input, int32_t kernel, int32_t stride, int32_t dilation,
   return pad <= (1 << 24);
 }
 
-Conv::Conv(int input, int output, const ConvOptions& options, const graph::Border& border, Weights weights,
-           float low, float high)
-    : Op({input}, output),
-      options_(options),
-      border_(border),
-      weights_(std::move(weights)),
-      low_(low),
-      high_(high) {}
+Conv::Conv(int input, int output, const ConvOptions& options, const graph::Border& border, Weights weights, float low,
+           float high)
+    : Op({input}, output), options_(options), border_(border), weights_(std::move(weights)), low_(low), high_(high) {}
 
 bool Conv::FuseResidual(int residual, float low, float high) {
   // The sum is clamped once, after the addition.
@@ -70,7 +65,8 @@ void Conv::Constrain(graph::Planner* planner) {
     planner->SamePlanes(inputs[0], output);
     if (border_.any()) planner->ZeroBorder(inputs[0], border_);
   } else {
-    planner->MinRow(output, out.width() + (options_.kernel_width - 1) * options_.dilation_width / options_.stride_width);
+    planner->MinRow(output,
+                    out.width() + (options_.kernel_width - 1) * options_.dilation_width / options_.stride_width);
   }
   if (inputs.size() > 1) planner->SamePlanes(inputs[1], output);
 }
@@ -106,7 +102,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
         const int32_t phase = y % o.stride_height * o.stride_width + x % o.stride_width;
         size_t index = std::find(phases_.begin(), phases_.end(), phase) - phases_.begin();
         if (index == phases_.size()) phases_.push_back(phase);
-        const int64_t at = static_cast<int64_t>(index) * channels * plane + y / o.stride_height * row + x / o.stride_width;
+        const int64_t at =
+            static_cast<int64_t>(index) * channels * plane + y / o.stride_height * row + x / o.stride_width;
         if (at > INT32_MAX) return false;
         position[ky * o.kernel_width + kx] = static_cast<int32_t>(at);
       }
@@ -227,7 +224,8 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
     }
     const int64_t at = n * output_.planes.batch + output_.planes.origin;
     float* y = context.data[output] + at;
-    const float* residual = inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
+    const float* residual =
+        inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
     context.pool->For(tiles * panels, [&](int task) {
       // Widths as equal as may be.
       const int32_t tile = task / panels;
@@ -250,8 +248,8 @@ namespace {
 constexpr int32_t kMaxKernel = 1 << 12, kMaxStride = 1 << 12;
 
 // Works out the geometry for the image at hand and adds the op. `name` is for messages.
-std::string AddConv(const Node& node, Builder* builder, const char* name, const ConvOptions& options,
-                    Weights weights, float low, float high) {
+std::string AddConv(const Node& node, Builder* builder, const char* name, const ConvOptions& options, Weights weights,
+                    float low, float high) {
   graph::Graph& graph = builder->graph();
   int input = builder->Input(node, 0);
   const graph::Dims in = graph.value(input).dims;
@@ -351,7 +349,8 @@ std::string ReadSparse(const Node& node, BlockSparseOptions* options, LoweredMat
   const graph::Dims input = DimsOf(node.input(0));
   if (input.size() != 4) return "the input has " + std::to_string(input.size()) + " dimensions, not 4";
   if (static_cast<int64_t>(conv.kernel_height) * conv.kernel_width * input[3] != matrix->columns) {
-    return "`columns` is " + std::to_string(matrix->columns) + ", but kernel_height * kernel_width * input channels is " +
+    return "`columns` is " + std::to_string(matrix->columns) +
+           ", but kernel_height * kernel_width * input channels is " +
            std::to_string(static_cast<int64_t>(conv.kernel_height) * conv.kernel_width * input[3]);
   }
   return "";

@@ -2,8 +2,8 @@
 //
 // Wherever the image lies so that every kernel position is a shift of one run of pixels, it is read in place: a 1 x 1
 // kernel always, a larger one if its output is as large as its input (the planner then keeps zeros around the image).
-// Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that a
-// kernel position is a shift again.
+// Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that
+// a kernel position is a shift again.
 #ifndef TFLITE_DELEGATE_OPS_CONV_H_
 #define TFLITE_DELEGATE_OPS_CONV_H_
 
@@ -52,7 +52,7 @@ class Conv : public graph::Op {
   graph::Value input_, output_;
   int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
   int32_t input_height_ = 0;
-  bool in_place_ = false;       // reads the image where it is
+  bool in_place_ = false;  // reads the image where it is
 
   kernels::PackedMatrix packed_;
   const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width

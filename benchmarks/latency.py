@@ -1,0 +1,251 @@
+"""Whole networks: dense on TensorFlow's XNNPACK against block-sparse through the delegate, interleaved in one process.
+
+Prints a table, writes JSON lines to build/bench/latency.jsonl and a plot to build/bench/latency.png. Models are made once
+and kept in build/bench/models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import models
+
+BENCH = Path("build/bench")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network with a structure at a sparsity, and the ratio it has to reach (None: only reported)."""
+
+    model: str
+    structure: str
+    sparsity: float
+    target: float | None = None
+
+    @property
+    def stem(self) -> str:
+        return f"{self.model}-{self.structure}-{self.sparsity * 100:g}"
+
+
+CASES = [
+    Case("mobilenet_v1", "unaligned_block", 0.8, 3.0),
+    Case("mobilenet_v1", "aligned_block", 0.8),
+    Case("mobilenet_v1", "unaligned_block", 0.9, 4.2),
+    Case("mobilenet_v1", "unaligned_block", 0.5, 1.45),
+    Case("mobilenet_v1", "unaligned_block", 0.3, 1.1),
+    Case("mobilenet_v2", "unaligned_block", 0.8, 2.2),
+    Case("efficientnet_lite0", "unaligned_block", 0.8, 2.2),
+    Case("mobilenet_v3_large", "unaligned_block", 0.8, 2.2),
+    Case("resnet50", "unaligned_block", 0.8, 3.3),
+    Case("resnet50", "block_punched", 0.8, 3.3),
+    Case("vgg16", "block_punched", 0.8, 3.3),
+    Case("vgg16_conv", "pattern", 0.875, 4.0),
+    Case("densenet121", "unaligned_block", 0.8),
+]
+
+
+def structure(name: str) -> Any:
+    """The structure that a case means."""
+    import keras_prune
+
+    if name == "unaligned_block":
+        return keras_prune.UnalignedBlock(4)
+    if name == "aligned_block":
+        return keras_prune.AlignedBlock(4)
+    if name == "block_punched":
+        return keras_prune.BlockPunched(filters=8, channels=4)
+    if name == "pattern":
+        return keras_prune.Pattern()
+    raise ValueError(f"unknown structure {name!r}")
+
+
+def make_models(case: Case, folder: Path) -> tuple[Path, Path]:
+    """Paths of the dense and the sparse file, made in a process of its own if they are not there."""
+    dense, sparse = folder / f"{case.stem}.dense.tflite", folder / f"{case.stem}.tflite"
+    if not (dense.exists() and sparse.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.latency", "--make", case.stem, str(folder)], check=True)
+    return dense, sparse
+
+
+def _make(case: Case, folder: Path) -> None:
+    import keras_prune
+
+    model = models.build(case.model)
+    keras_prune.sparsify(model, structure(case.structure), case.sparsity)
+    dense = keras_prune.convert(model, sparse=False)
+    for path, data in (
+        (folder / f"{case.stem}.dense.tflite", dense),
+        (folder / f"{case.stem}.tflite", keras_prune.convert(dense)),
+    ):
+        aside = path.with_suffix(".partial")
+        aside.write_bytes(data)
+        aside.rename(path)
+
+
+def interpreter(path: Path, threads: int, report: Path | None = None) -> Any:
+    """A prepared interpreter: with the delegate if `report` says where its report goes, else with XNNPACK alone."""
+    import tensorflow as tf
+
+    import keras_prune
+    from keras_prune.tflite.delegate import find_delegate_library
+
+    del keras_prune
+    delegates = []
+    if report is not None:
+        options = {"num_threads": str(threads), "report_path": str(report)}
+        delegates = [tf.lite.experimental.load_delegate(str(find_delegate_library()), options)]
+    made = tf.lite.Interpreter(str(path), num_threads=threads, experimental_delegates=delegates)
+    made.allocate_tensors()
+    return made
+
+
+def check_xnnpack(dense: Any, path: Path) -> None:
+    """Raise unless XNNPACK took the dense graph: a comparison against the plain kernels would flatter us."""
+    left = [op["op_name"] for op in dense._get_ops_details() if op["op_name"] != "DELEGATE"]
+    delegated = len(dense._get_ops_details()) - len(left)
+    del left
+    if delegated == 0:
+        raise RuntimeError(f"XNNPACK did not take {path.name}: the dense side would not be a fair one")
+
+
+def measure(case: Case, threads: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """Figures of one case, one row a thread count."""
+    dense_path, sparse_path = make_models(case, folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        sides = {}
+        for count in threads:
+            sides["dense", count] = interpreter(dense_path, count)
+            sides["sparse", count] = interpreter(sparse_path, count, report)
+        claimed = json.loads(report.read_text())
+    check_xnnpack(sides["dense", threads[0]], dense_path)
+    generator = np.random.default_rng(0)
+    outputs: dict[tuple[str, int], np.ndarray] = {}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in sides}
+    for key, side in sides.items():
+        details = side.get_input_details()[0]
+        if not outputs:
+            image = generator.normal(size=details["shape"]).astype(np.float32)
+        side.set_tensor(details["index"], image)
+        for _ in range(3):
+            side.invoke()
+        outputs[key] = side.get_tensor(side.get_output_details()[0]["index"])
+    until = time.monotonic() + seconds
+    while time.monotonic() < until or len(times["sparse", threads[0]]) < 11:
+        for key, side in sides.items():
+            started = time.perf_counter()
+            side.invoke()
+            times[key].append(time.perf_counter() - started)
+    rows = []
+    for count in threads:
+        dense_ms = statistics.median(times["dense", count]) * 1e3
+        sparse_ms = statistics.median(times["sparse", count]) * 1e3
+        dense_output = outputs["dense", count]
+        rows.append(
+            {
+                "model": case.model,
+                "structure": case.structure,
+                "sparsity": case.sparsity,
+                "threads": count,
+                "dense_ms": round(dense_ms, 4),
+                "sparse_ms": round(sparse_ms, 4),
+                "ratio": round(dense_ms / sparse_ms, 4),
+                "max_abs_diff": float(np.abs(dense_output - outputs["sparse", count]).max()),
+                "output_range": float(dense_output.max() - dense_output.min()),
+                "nodes_claimed": claimed["nodes_claimed"],
+                "nodes_total": claimed["nodes_total"],
+                "partitions": claimed["partitions"],
+                "target": case.target if count == 1 else None,
+                "runs": len(times["sparse", count]),
+            }
+        )
+    return rows
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Bars of the ratio, one a case, with the target as a mark."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [row for row in rows if row["threads"] == 1]
+    labels = [f"{row['model']}\n{row['structure']} {row['sparsity']:.1%}" for row in shown]
+    figure, axes = plt.subplots(figsize=(9, 0.55 * len(shown) + 1.2))
+    axes.barh(labels, [row["ratio"] for row in shown], color="#3b6ea5", label="measured")
+    for index, row in enumerate(shown):
+        if row["target"]:
+            axes.plot([row["target"]] * 2, [index - 0.4, index + 0.4], color="#c0392b", linewidth=2)
+        axes.text(row["ratio"], index, f" {row['ratio']:.2f}x", va="center", fontsize=8)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("times faster than dense XNNPACK, one thread (red: aim)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--threads", default="1,2", help="thread counts, the first is the one that targets are for")
+    parser.add_argument("--seconds", type=float, default=8.0, help="measuring time of a case")
+    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
+    parser.add_argument("--make", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.make:
+        _make(next(case for case in CASES if case.stem == arguments.make[0]), Path(arguments.make[1]))
+        return 0
+    cases = [case for case in CASES if arguments.only in case.stem]
+    if not cases:
+        parser.error(f"no case contains {arguments.only!r}; there are {', '.join(case.stem for case in CASES)}")
+    threads = [int(count) for count in arguments.threads.split(",")]
+    console = Console()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for index, case in enumerate(cases):
+        with console.status(f"{index + 1} of {len(cases)}: {case.stem}"):
+            rows += measure(case, threads, arguments.seconds, arguments.output / "models")
+        row = rows[-len(threads)]
+        console.print(f"{case.stem}: {row['dense_ms']:.2f} ms dense, {row['sparse_ms']:.2f} ms sparse, {row['ratio']:.2f}x")
+    table = Table("model", "structure", "zeros", "threads", "dense ms", "sparse ms", "ratio", "aim", "diff/range", "nodes")
+    for row in rows:
+        aim = f"{row['target']:.2f}x {'met' if row['ratio'] >= row['target'] else 'MISSED'}" if row["target"] else ""
+        table.add_row(
+            row["model"],
+            row["structure"],
+            f"{row['sparsity']:.1%}",
+            str(row["threads"]),
+            f"{row['dense_ms']:.2f}",
+            f"{row['sparse_ms']:.2f}",
+            f"{row['ratio']:.2f}x",
+            aim,
+            f"{row['max_abs_diff'] / (row['output_range'] or 1.0):.1e}",
+            f"{row['nodes_claimed']}/{row['nodes_total']} in {row['partitions']}",
+        )
+    console.print(table)
+    target = arguments.output / "latency.jsonl"
+    aside = target.with_suffix(".partial")
+    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aside.rename(target)
+    plot(rows, target.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

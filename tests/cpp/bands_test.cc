@@ -1,0 +1,227 @@
+// Images too large for a cache, which the graph runs band by band, against nested loops over whole images.
+#include "tflite_delegate/graph/bands.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/cpp/graph_testing.h"
+#include "tflite_delegate/graph/planner.h"
+#include "tflite_delegate/ops/conv.h"
+#include "tflite_delegate/ops/depthwise_conv.h"
+
+namespace block_sparse {
+namespace testing {
+namespace {
+
+using graph::Bands;
+using graph::Graph;
+using graph::Group;
+using graph::Step;
+using kernels::KernelTable;
+
+constexpr float kInfinity = __builtin_huge_valf();
+
+// One layer of a chain: a square kernel, padded by half of it.
+struct Layer {
+  bool depthwise;
+  int32_t kernel, stride, channels;
+  bool residual = false;  // adds the layer's input
+};
+
+struct Chain {
+  Dims dims;
+  std::vector<Layer> layers;
+  std::vector<std::vector<float>> weights, bias;
+  std::vector<Dims> out;
+
+  Chain(Dims input, std::vector<Layer> chain, Random* random) : dims(std::move(input)), layers(std::move(chain)) {
+    Dims in = dims;
+    for (const Layer& layer : layers) {
+      const int32_t fan_in = layer.kernel * layer.kernel * (layer.depthwise ? 1 : in[3]);
+      weights.push_back(random->Floats(static_cast<size_t>(fan_in) * layer.channels));
+      for (float& w : weights.back()) w /= static_cast<float>(fan_in);
+      bias.push_back(random->Floats(layer.channels));
+      const int32_t pad = layer.kernel / 2 * 2;
+      in = {in[0], (in[1] + pad - layer.kernel) / layer.stride + 1, (in[2] + pad - layer.kernel) / layer.stride + 1,
+            layer.channels};
+      out.push_back(in);
+    }
+  }
+
+  Tensor Expected(const Tensor& input) const {
+    Tensor in = input;
+    for (size_t l = 0; l < layers.size(); l++) {
+      const Layer& layer = layers[l];
+      Tensor to(out[l]);
+      const int32_t channels = in.dims[3], k = layer.kernel;
+      for (int32_t y = 0; y < to.dims[1]; y++) {
+        for (int32_t x = 0; x < to.dims[2]; x++) {
+          for (int32_t r = 0; r < layer.channels; r++) {
+            double sum = bias[l][r];
+            for (int32_t ky = 0; ky < k; ky++) {
+              for (int32_t kx = 0; kx < k; kx++) {
+                const int32_t from_y = y * layer.stride + ky - k / 2, from_x = x * layer.stride + kx - k / 2;
+                if (from_y < 0 || from_y >= in.dims[1] || from_x < 0 || from_x >= in.dims[2]) continue;
+                if (layer.depthwise) {
+                  sum +=
+                      static_cast<double>(weights[l][(ky * k + kx) * layer.channels + r]) * in.At(0, from_y, from_x, r);
+                  continue;
+                }
+                const float* w = &weights[l][((static_cast<size_t>(r) * k + ky) * k + kx) * channels];
+                const float* pixel = &in.data[in.Index(0, from_y, from_x, 0)];
+                for (int32_t c = 0; c < channels; c++) sum += static_cast<double>(w[c]) * pixel[c];
+              }
+            }
+            if (layer.residual) sum += in.At(0, y, x, r);
+            to.At(0, y, x, r) = static_cast<float>(sum);
+          }
+        }
+      }
+      in = std::move(to);
+    }
+    return in;
+  }
+
+  void Build(Graph* graph) const {
+    int value = graph->AddInput(dims);
+    int32_t channels = dims[3];
+    for (size_t l = 0; l < layers.size(); l++) {
+      const Layer& layer = layers[l];
+      const int32_t pad = layer.kernel / 2;
+      const Border border = {pad, pad, pad, pad};
+      const int output = graph->AddValue(out[l]);
+      if (layer.depthwise) {
+        ops::DepthwiseOptions options;
+        options.kernel_height = options.kernel_width = layer.kernel;
+        options.stride_height = options.stride_width = layer.stride;
+        graph->AddOp(std::make_unique<ops::DepthwiseConv>(graph->Planar(value), output, options, border,
+                                                          weights[l].data(), bias[l].data(), -kInfinity, kInfinity));
+      } else {
+        ConvOptions options;
+        options.kernel_height = options.kernel_width = layer.kernel;
+        options.stride_height = options.stride_width = layer.stride;
+        ops::Weights w;
+        w.dense = weights[l].data();
+        w.rows = layer.channels;
+        w.columns = layer.kernel * layer.kernel * channels;
+        w.bias = bias[l].data();
+        auto conv = std::make_unique<ops::Conv>(value, output, options, border, w, -kInfinity, kInfinity);
+        if (layer.residual) conv->FuseResidual(value, -kInfinity, kInfinity);
+        graph->AddOp(std::move(conv));
+      }
+      value = output;
+      channels = layer.channels;
+    }
+    graph->AddOutput(value);
+  }
+
+  void Test(Random* random) const {
+    const Tensor input(dims, random);
+    const Tensor expected = Expected(input);
+    for (const KernelTable* level : Levels()) {
+      Tensor one_thread;
+      for (int threads : {1, 3}) {
+        Graph graph;
+        Build(&graph);
+        std::string error;
+        ASSERT_TRUE(graph.Prepare(*level, threads, &error)) << error;
+        const Tensor got = RunTwice(&graph, {&input}, {out.back()}, threads)[0];
+        for (size_t i = 0; i < expected.data.size(); i++) {
+          ASSERT_NEAR(got.data[i], expected.data[i], 1e-4) << level->name << " at " << i;
+        }
+        if (threads == 1) one_thread = got;
+        ASSERT_EQ(got.data, one_thread.data) << level->name << ", " << threads << " threads";
+      }
+    }
+  }
+};
+
+TEST(Bands, SeparableNetwork) {
+  Random random(1);
+  Chain({1, 190, 170, 3},
+        {{false, 3, 2, 26}, {true, 3, 1, 26}, {false, 1, 1, 37}, {true, 3, 2, 37}, {false, 1, 1, 90}, {true, 5, 1, 90}},
+        &random)
+      .Test(&random);
+}
+
+TEST(Bands, NetworkOfSquareKernels) {
+  Random random(2);
+  Chain({1, 93, 107, 24},
+        {{false, 3, 1, 25}, {false, 3, 1, 27}, {false, 1, 1, 25}, {false, 5, 1, 22}, {false, 3, 2, 60}}, &random)
+      .Test(&random);
+}
+
+TEST(Bands, Residuals) {
+  Random random(3);
+  Chain({1, 99, 101, 22}, {{false, 1, 1, 30}, {false, 3, 1, 30, true}, {true, 3, 1, 30}, {false, 1, 1, 30, true}},
+        &random)
+      .Test(&random);
+}
+
+// An op that needs one row more on either side, as a 3 x 3 kernel does.
+class Rows : public graph::Op {
+ public:
+  Rows(int input, int output, int32_t height) : Op({input}, output), height_(height) {}
+  const char* name() const override { return "rows"; }
+  bool Prepare(const Graph&, const KernelTable&, int) override { return true; }
+  void Run(const graph::RunContext&) const override {}
+  bool InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override {
+    *in_begin = std::max(0, begin - 1);
+    *in_end = std::min(height_, end + 1);
+    return true;
+  }
+
+ private:
+  int32_t height_;
+};
+
+// Every row of every op is written once, in order, none is read before it is there, and windows hold what is read.
+TEST(Bands, StepsAreComplete) {
+  constexpr int32_t kHeight = 101;
+  constexpr int kOps = 5;
+  std::vector<graph::Value> values(kOps + 1);
+  for (graph::Value& value : values) {
+    value.dims = {1, kHeight, 64, 64};
+    value.layout = graph::Layout::kPlanar;
+  }
+  graph::Planner planner(&values);
+  ASSERT_TRUE(planner.SetPlanes());
+  std::vector<std::unique_ptr<graph::Op>> ops;
+  for (int i = 0; i < kOps; i++) ops.push_back(std::make_unique<Rows>(i, i + 1, kHeight));
+  std::vector<bool> pinned(kOps + 1, false);
+  pinned[kOps] = true;
+  const Bands bands = graph::PlanBands(ops, values, pinned);
+  ASSERT_EQ(bands.groups.size(), 1u);
+  ASSERT_GT(bands.groups[0].bands, 1);
+  std::vector<int32_t> done(kOps + 1, 0), base(kOps + 1, 0);
+  done[0] = kHeight;  // the input
+  for (const Step& step : bands.steps) {
+    if (step.op < 0) {
+      ASSERT_GT(step.begin, base[step.value]);
+      base[step.value] = step.begin;
+      continue;
+    }
+    const int value = step.op + 1;
+    ASSERT_EQ(step.begin, done[value]);
+    ASSERT_GT(step.end, step.begin);
+    int32_t in_begin, in_end;
+    ops[step.op]->InputRows(0, step.begin, step.end, &in_begin, &in_end);
+    ASSERT_LE(in_end, done[step.op]);
+    ASSERT_GE(in_begin, base[step.op]);
+    done[value] = step.end;
+    if (bands.window[value] > 0) {
+      ASSERT_LE(step.end - base[value], bands.window[value]);
+    }
+  }
+  for (int v = 1; v <= kOps; v++) EXPECT_EQ(done[v], kHeight);
+  for (int v = 1; v < kOps; v++) EXPECT_GT(bands.window[v], 0);
+  EXPECT_EQ(bands.window[kOps], 0);
+}
+
+}  // namespace
+}  // namespace testing
+}  // namespace block_sparse
