@@ -56,7 +56,10 @@ def make_report(
     """
     figures = [
         (pattern(matrix), _pattern_caption(layer, matrix)),
-        (training(dense, pruning), "Zeros in the pruned layers, and training accuracy, over all training steps."),
+        (
+            training(dense, pruning),
+            "Zeros in the pruned layers, and training accuracy since the epoch began, over all training steps.",
+        ),
         (bars(results), "Accuracy on the test images, and time of one inference (median; the two take turns)."),
     ]
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in COLUMNS)
