@@ -12,7 +12,7 @@ namespace scalar {
 struct Simd {
   using Vec = float;
   static constexpr int kLanes = 1;
-  static constexpr int kMaxTile[4] = {8, 4, 2, 1};
+  static constexpr int kMaxTile[4] = {2, 2, 1, 1};
   static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
 
   static Vec Zero() { return 0.0f; }
