@@ -119,7 +119,7 @@ def _conv_attributes(options: Any, weights: list[int], inputs: list[int]) -> dic
     if not 0 <= options.fusedActivationFunction < len(ACTIVATIONS):
         return f"fused activation {_activation_name(options.fusedActivationFunction)}"
     steps = (options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor)
-    if min(steps) < 1 or not 0 <= options.padding < len(PADDINGS) or options.quantizedBiasType:
+    if min(steps) < 1 or not 0 <= options.padding < len(PADDINGS) or getattr(options, "quantizedBiasType", 0):
         return "unusual options"
     extents = ((weights[1] - 1) * steps[2] + 1, (weights[2] - 1) * steps[3] + 1)
     if max(*steps, *extents) > MAX_EXTENT:
@@ -141,7 +141,7 @@ def _fully_connected_attributes(options: Any, weights: list[int], inputs: list[i
         return "operator has no options"
     if not 0 <= options.fusedActivationFunction < len(ACTIVATIONS):
         return f"fused activation {_activation_name(options.fusedActivationFunction)}"
-    if options.weightsFormat or options.asymmetricQuantizeInputs or options.quantizedBiasType:
+    if options.weightsFormat or options.asymmetricQuantizeInputs or getattr(options, "quantizedBiasType", 0):
         return "shuffled or hybrid quantized weights"
     if not inputs or inputs[-1] != weights[1]:
         return "input's last dimension is not the number of input units"
