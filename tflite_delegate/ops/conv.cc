@@ -152,36 +152,48 @@ void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end,
   const int64_t pixel_step = planar ? 1 : channels;
   if (planar) image += input_.planes.origin;
   const int32_t columns = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
-  pool->For(static_cast<int>(phases_.size()) * channels, [&](int task) {
+  const auto copy_row = [&](int task, int32_t r) {
     const int32_t phase = phases_[task / channels], channel = task % channels;
     const int32_t py = phase / o.stride_width, px = phase % o.stride_width;
-    const float* from = image + channel * channel_step;
-    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_ + static_cast<int64_t>(begin) * row;
+    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_ + static_cast<int64_t>(r) * row;
+    const int32_t y = r * o.stride_height + py - border_.top;
+    if (y < 0 || y >= height) {
+      std::fill(to, to + columns, 0.0f);
+      return;
+    }
     // Columns of the phase whose pixel lies inside the image: x = j * stride_width + px - left.
     const int32_t shift = border_.left - px;
     const int32_t first = std::min(columns, shift > 0 ? (shift + o.stride_width - 1) / o.stride_width : 0);
     const int32_t beyond = width + shift;  // j * stride_width < beyond
     const int32_t last =
         std::max(first, std::min(columns, beyond > 0 ? (beyond + o.stride_width - 1) / o.stride_width : 0));
-    for (int32_t r = begin; r < end; r++, to += row) {
-      const int32_t y = r * o.stride_height + py - border_.top;
-      if (y < 0 || y >= height) {
-        std::fill(to, to + columns, 0.0f);
-        continue;
-      }
-      std::fill(to, to + first, 0.0f);
-      const float* pixels = from + y * row_step + (static_cast<int64_t>(first) * o.stride_width - shift) * pixel_step;
-      const int64_t step = o.stride_width * pixel_step;
-      if (step == 1) {
-        std::copy(pixels, pixels + (last - first), to + first);
-      } else if (step == 2) {
-        for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[2 * j];
-      } else {
-        for (int32_t j = first; j < last; j++, pixels += step) to[j] = *pixels;
-      }
-      std::fill(to + last, to + columns, 0.0f);
+    const float* pixels = image + channel * channel_step + y * row_step +
+                          (static_cast<int64_t>(first) * o.stride_width - shift) * pixel_step;
+    const int64_t step = o.stride_width * pixel_step;
+    std::fill(to, to + first, 0.0f);
+    if (step == 1) {
+      std::copy(pixels, pixels + (last - first), to + first);
+    } else if (step == 2) {
+      for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[2 * j];
+    } else if (step == 6) {
+      // An RGB image under stride 2, the usual stem.
+      for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[6 * j];
+    } else {
+      for (int32_t j = first; j < last; j++, pixels += step) to[j] = *pixels;
     }
-  });
+    std::fill(to + last, to + columns, 0.0f);
+  };
+  // In the order in which the image lies in memory: a row holds all channels of interleaved pixels.
+  const int planes = static_cast<int>(phases_.size()) * channels;
+  if (planar) {
+    pool->For(planes, [&](int task) {
+      for (int32_t r = begin; r < end; r++) copy_row(task, r);
+    });
+  } else {
+    pool->For(end - begin, [&](int r) {
+      for (int task = 0; task < planes; task++) copy_row(task, begin + r);
+    });
+  }
 }
 
 bool Conv::InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
