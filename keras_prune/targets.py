@@ -134,6 +134,6 @@ def _moving_average(optimizer: Any, variable: Any) -> Any:
 
 
 def _masked(mask: tf.Variable, weights: Any) -> tf.Tensor:
-    # Selected, not multiplied: a product would make -0.0 and would keep NaN.
+    # Selected, not multiplied: a product would make -0.0 and would keep NaN. A scalar zero is quicker than zeros_like.
     values = tf.convert_to_tensor(weights)
-    return tf.where(mask, values, tf.zeros_like(values))
+    return tf.where(mask, values, tf.zeros((), values.dtype))
