@@ -28,7 +28,7 @@ def _application(name: str, **arguments: Any) -> Callable[[], Any]:
 
 
 def efficientnet_lite0() -> Any:
-    """EfficientNet-Lite0: B0 with ReLU6 and without squeeze-and-excite (Tan and Le, "EfficientNet", and its Lite form)."""
+    """EfficientNet-Lite0: B0 with ReLU6 and without squeeze-and-excite (Tan and Le, 2019)."""
     import keras
     from keras import layers
 
@@ -39,8 +39,16 @@ def efficientnet_lite0() -> Any:
     image = keras.Input((224, 224, 3))
     x = norm(layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image), True)
     # repeats, kernel, stride, expansion, channels
-    stages = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192)]
-    for repeats, kernel, stride, expansion, channels in [*stages, (1, 3, 1, 6, 320)]:
+    stages = [
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    ]
+    for repeats, kernel, stride, expansion, channels in stages:
         for repeat in range(repeats):
             shortcut, step = x, stride if repeat == 0 else 1
             if expansion > 1:

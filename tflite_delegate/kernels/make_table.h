@@ -1,5 +1,5 @@
-// Instantiates every kernel template for one CPU level. Included by kernels_<level>.cc only, which is compiled with that
-// level's instructions.
+// Instantiates every kernel template for one CPU level. Included by kernels_<level>.cc only, which is compiled with
+// that level's instructions.
 #ifndef TFLITE_DELEGATE_KERNELS_MAKE_TABLE_H_
 #define TFLITE_DELEGATE_KERNELS_MAKE_TABLE_H_
 

@@ -107,8 +107,7 @@ PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int 
   packed.log2_block = Log2(block);
   packed.aligned = true;
   const std::vector<int32_t> identity;
-  const std::vector<int32_t> cuts =
-      Cuts(rows, panels, block, [](int32_t row) { return static_cast<uint64_t>(row); });
+  const std::vector<int32_t> cuts = Cuts(rows, panels, block, [](int32_t row) { return static_cast<uint64_t>(row); });
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t first = cuts[c], last = cuts[c + 1];
     packed.panels.push_back({});

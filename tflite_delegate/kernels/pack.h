@@ -12,11 +12,11 @@
 namespace block_sparse {
 namespace kernels {
 
-// A matrix cut into panels of rows that can be computed independently of each other. A row's sum runs over its blocks in
-// the same order however the matrix is cut, so the cut never shows in the results.
+// A matrix cut into panels of rows that can be computed independently of each other. A row's sum runs over its blocks
+// in the same order however the matrix is cut, so the cut never shows in the results.
 struct PackedMatrix {
   struct Panel {
-    int32_t rows;  // multiple of the block
+    int32_t rows;                          // multiple of the block
     size_t weights, offsets, counts, row;  // where the panel begins in the arrays below
     uint64_t blocks;
   };
@@ -33,8 +33,8 @@ struct PackedMatrix {
   SpmmArgs Args(size_t panel) const;
 };
 
-// column_offset[c]: where the pixels of column c are, in floats from x. channel_stride: floats from one output channel to
-// the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work.
+// column_offset[c]: where the pixels of column c are, in floats from x. channel_stride: floats from one output channel
+// to the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work.
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                          int32_t channel_stride, int panels);
 

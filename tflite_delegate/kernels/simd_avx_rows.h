@@ -1,5 +1,5 @@
-// The member Rows of the AVX levels: a block's rows fill at most half a vector of AVX-512, so both use these. Level keeps
-// the levels' functions apart, since each is compiled with its own instructions.
+// The member Rows of the AVX levels: a block's rows fill at most half a vector of AVX-512, so both use these. Level
+// keeps the levels' functions apart, since each is compiled with its own instructions.
 #ifndef TFLITE_DELEGATE_KERNELS_SIMD_AVX_ROWS_H_
 #define TFLITE_DELEGATE_KERNELS_SIMD_AVX_ROWS_H_
 
@@ -24,9 +24,7 @@ struct AvxRows {
     if constexpr (kRows == 2) _mm_storel_pi(reinterpret_cast<__m64*>(p), a.v);
     if constexpr (kRows == 4) _mm_storeu_ps(p, a.v);
   }
-  static AvxRows Fma(AvxRows sum, AvxRows a, const float* x) {
-    return {_mm_fmadd_ps(a.v, _mm_broadcast_ss(x), sum.v)};
-  }
+  static AvxRows Fma(AvxRows sum, AvxRows a, const float* x) { return {_mm_fmadd_ps(a.v, _mm_broadcast_ss(x), sum.v)}; }
   static AvxRows Add(AvxRows a, AvxRows b) { return {_mm_add_ps(a.v, b.v)}; }
   static AvxRows Clamp(AvxRows a, float low, float high) {
     return {_mm_min_ps(_mm_set1_ps(high), _mm_max_ps(_mm_set1_ps(low), a.v))};

@@ -1,4 +1,5 @@
-// Block-sparse matrix times a tile of planar pixels: y[row, pixel] = clamp(bias[row] + sum W[row, column] * x[column, pixel]).
+// Block-sparse matrix times a tile of planar pixels: y[row, pixel] = clamp(bias[row] + sum W[row, column] * x[column,
+// pixel]).
 #ifndef TFLITE_DELEGATE_KERNELS_SPMM_H_
 #define TFLITE_DELEGATE_KERNELS_SPMM_H_
 
@@ -28,8 +29,8 @@ constexpr int kSpmmBlocks = 4;  // blocks of 1, 2, 4, 8 rows, indexed by log2
 constexpr int kSpmmMaxTile = 8;
 
 struct SpmmKernels {
-  int max_tile[kSpmmBlocks];                           // widest tile, in vectors
-  SpmmKernel aligned[kSpmmBlocks][kSpmmMaxTile + 1];   // [log2(block)][tile], null where there is none
+  int max_tile[kSpmmBlocks];                          // widest tile, in vectors
+  SpmmKernel aligned[kSpmmBlocks][kSpmmMaxTile + 1];  // [log2(block)][tile], null where there is none
   SpmmKernel unaligned[kSpmmBlocks][kSpmmMaxTile + 1];
 };
 

@@ -96,9 +96,8 @@ class Spmm {
       Accumulators acc;
       Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[row + r]); });
       Blocks(acc, *counts++, args.x, weights, offsets);
-      Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
-        Finish(acc.row[r], args, args.row_out[row + r], low, high);
-      });
+      Unroll<kBlock>(
+          [&](auto r) __attribute__((always_inline)) { Finish(acc.row[r], args, args.row_out[row + r], low, high); });
     }
   }
 };

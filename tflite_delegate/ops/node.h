@@ -17,8 +17,8 @@
 namespace block_sparse {
 namespace ops {
 
-// A node and its tensors, read only. It holds copies: the runtime lets a delegate look at nodes only while it claims them,
-// and moves them afterwards. What the copied pointers point to stays for the life of the model.
+// A node and its tensors, read only. It holds copies: the runtime lets a delegate look at nodes only while it claims
+// them, and moves them afterwards. What the copied pointers point to stays for the life of the model.
 class Node {
  public:
   Node(const TfLiteContext* context, const TfLiteNode* node, const TfLiteRegistration* registration)
@@ -65,8 +65,8 @@ class Node {
 // fp32, not quantised, not sparse, of at most 5 dimensions, none of them unknown or 0.
 std::string CheckFloat(const TfLiteTensor* tensor, const char* what);
 std::string CheckConstant(const TfLiteTensor* tensor, const char* what);
-// The same for the block-sparse operators, whose messages stand behind the op's name: inputs 0 and 1 are fp32, the values
-// constant and one-dimensional; a bias, if any, is constant and has `rows` entries.
+// The same for the block-sparse operators, whose messages stand behind the op's name: inputs 0 and 1 are fp32, the
+// values constant and one-dimensional; a bias, if any, is constant and has `rows` entries.
 std::string CheckSparseInputs(const Node& node);
 std::string CheckSparseBias(const Node& node, int32_t rows);
 inline const float* Floats(const TfLiteTensor* tensor) { return static_cast<const float*>(tensor->data.data); }
