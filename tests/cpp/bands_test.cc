@@ -142,7 +142,7 @@ struct Chain {
 
 TEST(Bands, SeparableNetwork) {
   Random random(1);
-  Chain({1, 190, 170, 3},
+  Chain({1, 300, 290, 3},
         {{false, 3, 2, 26}, {true, 3, 1, 26}, {false, 1, 1, 37}, {true, 3, 2, 37}, {false, 1, 1, 90}, {true, 5, 1, 90}},
         &random)
       .Test(&random);
@@ -150,14 +150,14 @@ TEST(Bands, SeparableNetwork) {
 
 TEST(Bands, NetworkOfSquareKernels) {
   Random random(2);
-  Chain({1, 93, 107, 24},
+  Chain({1, 113, 127, 24},
         {{false, 3, 1, 25}, {false, 3, 1, 27}, {false, 1, 1, 25}, {false, 5, 1, 22}, {false, 3, 2, 60}}, &random)
       .Test(&random);
 }
 
 TEST(Bands, Residuals) {
   Random random(3);
-  Chain({1, 99, 101, 22}, {{false, 1, 1, 30}, {false, 3, 1, 30, true}, {true, 3, 1, 30}, {false, 1, 1, 30, true}},
+  Chain({1, 149, 141, 22}, {{false, 1, 1, 30}, {false, 3, 1, 30, true}, {true, 3, 1, 30}, {false, 1, 1, 30, true}},
         &random)
       .Test(&random);
 }
