@@ -14,6 +14,7 @@ struct DepthwiseArgs {
   float* y;        // first pixel of plane 0
   int32_t x_plane, x_row, x_height, x_width;
   int32_t y_plane, y_row, y_height, y_width;
+  int32_t y_run;  // floats that may be written from a plane's first pixel on; reaches at least to its last
   int32_t first, count, multiplier;
   int32_t pad_top, pad_left;
   int32_t kernel_height, kernel_width;
@@ -29,8 +30,7 @@ using DepthwiseKernel = void (*)(const DepthwiseArgs&);
 struct DepthwiseKernels {
   // 3 x 3 (index 0) and 5 x 5 (index 1). Stride 1 takes any dilation, stride 2 none. The padding is at most
   // kDepthwiseMaxReach on any side, and so is (kernel - 1) * dilation. They read whole vectors: up to
-  // kDepthwiseMaxReach floats before the first plane and 4 * kMaxLanes past the last run, and write whole vectors
-  // inside the rows, but nothing else.
+  // kDepthwiseMaxReach floats before the first plane and 4 * kMaxLanes past the last run.
   DepthwiseKernel stride1[2], stride2[2];
   // Anything; touches the images' pixels only.
   DepthwiseKernel any;

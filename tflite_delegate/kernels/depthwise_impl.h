@@ -24,144 +24,227 @@ namespace kernels {
 // Read in place of rows above and below the image: two vectors of any level and the reach of any kernel.
 alignas(64) inline constexpr float kDepthwiseZeros[64] = {};
 
-template <class Simd, int kKernel, int kStride>
+template <class Simd, int kKernel, int kStride, bool kDilated>
 class Depthwise {
   using Vec = typename Simd::Vec;
   using Mask = typename Simd::Mask;
-  // 7 divides the heights of most networks; without vectors there is nothing to gain.
-  static constexpr int kRows = Simd::kLanes > 1 ? 7 : 1;
+  // 7 divides the heights of most networks. Without vectors there is nothing to gain.
+  static constexpr int kRows = Simd::kLanes == 1 ? 1 : Simd::kRegisters >= 32 && !kDilated ? 7 : 4;
 
-  struct Plane {
-    const float* weights;
-    const float* x;  // the pixel under the kernel's first, for the first output pixel of this row
+  // Strips of kCount rows, one after the other: along the rows of one plane, or in the same place of several planes.
+  struct Strips {
+    int32_t count;
+    const float* x;  // the pixel under the kernel's first, for the first output pixel
     float* y;
-    int64_t x_step, y_step;  // from row to row
-    int32_t above, height;   // input rows above the first, and image rows from the kernel's first row on
+    const float* weights;
+    const int32_t* inside;
+    int64_t x_step, y_step, weights_step;  // from strip to strip
+    int64_t x_row, y_row;                  // from row to row
+    int32_t above, below;                  // input rows before this are above the image, from this on below it
+    int32_t pixels;                        // stored of each row
+    int32_t dilation;
+    float low, high;
   };
 
-  // One strip of kCount rows; n pixels of it are stored.
+  // Rows in an order that keeps those apart which add to the same output row.
+  static constexpr int Spread(int position, int count) {
+    for (int first = 0; first < 4; first++) {
+      const int rows = (count - first + 3) / 4;
+      if (position < rows) return first + 4 * position;
+      position -= rows;
+    }
+    return 0;
+  }
+
+  template <class Fn, int... kPosition>
+  static BLOCK_SPARSE_INLINE void ForEachRow(std::integer_sequence<int, kPosition...>, const Fn& fn) {
+    (fn(std::integral_constant<int, Spread(kPosition, sizeof...(kPosition))>()), ...);
+  }
+
   template <int kCount, bool kEdge>
-  static __attribute__((noinline)) void Strip(const DepthwiseArgs& args, const Plane& plane, int32_t column,
-                                              int32_t n) {
+  static __attribute__((noinline)) void Run(const Strips& strips) {
     constexpr int kInputs = (kCount - 1) * kStride + kKernel;
-    const int64_t dilation = kStride == 1 ? args.dilation_width : 1;
+    const int64_t dilation = kDilated ? strips.dilation : 1;
+    int64_t x_row = strips.x_row, y_row = strips.y_row;
+    const float* x = strips.x;
+    float* y = strips.y;
+    const float* weights = strips.weights;
+    const int64_t x_step = strips.x_step, y_step = strips.y_step, weights_step = strips.weights_step;
+    const int32_t count = strips.count, pixels = strips.pixels;
+    const Vec low = Simd::Set1(strips.low), high = Simd::Set1(strips.high);
+
+    // Rows that may lie outside the image have pointers of their own.
+    constexpr auto kMayBeAbove = [](int i) constexpr { return kEdge && i < kKernel - 1; };
+    constexpr auto kMayBeBelow = [](int i) constexpr { return kEdge && i > (kCount - 1) * kStride; };
     const float* rows[kInputs];
-    Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA {
-      const float* row = plane.x + i * plane.x_step + static_cast<int64_t>(column) * kStride;
-      if constexpr (i < kKernel - 1) row = i < plane.above ? kDepthwiseZeros : row;
-      if constexpr (i >= (kCount - 1) * kStride + 1) row = i >= plane.height ? kDepthwiseZeros : row;
-      rows[i] = row;
-    });
-    const int32_t* inside = args.inside + static_cast<int64_t>(column) * kStride;
-
-    Vec acc[kCount];
-    Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::Set1(plane.weights[0]); });
-    const auto multiply = [&](auto i, Vec x, const Vec(&w)[kKernel], Mask mask) BLOCK_SPARSE_LAMBDA {
-      Unroll<kKernel>([&](auto ky) BLOCK_SPARSE_LAMBDA {
-        constexpr int kDown = i - ky;
-        if constexpr (kDown >= 0 && kDown % kStride == 0 && kDown / kStride < kCount) {
-          Vec& sum = acc[kDown / kStride];
-          sum = kEdge ? Simd::FmaWhere(mask, sum, x, w[ky]) : Simd::Fma(sum, x, w[ky]);
-        }
+    int64_t steps[kInputs];
+    Mask masks[kKernel];
+    if constexpr (kEdge) {
+      Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA {
+        const bool outside = (kMayBeAbove(i) && i < strips.above) || (kMayBeBelow(i) && i >= strips.below);
+        rows[i] = outside ? kDepthwiseZeros : x + i * x_row;
+        steps[i] = outside ? 0 : x_step;
       });
-    };
-    const auto weights = [&](int kx, Vec(&w)[kKernel]) BLOCK_SPARSE_LAMBDA {
-      Unroll<kKernel>([&](auto ky) BLOCK_SPARSE_LAMBDA { w[ky] = Simd::Set1(plane.weights[1 + ky * kKernel + kx]); });
-    };
-    if constexpr (kStride == 1) {
       Unroll<kKernel>([&](auto kx) BLOCK_SPARSE_LAMBDA {
-        Vec w[kKernel];
-        weights(kx, w);
-        const Mask mask = kEdge ? Simd::LoadMask(inside + kx * dilation) : Mask();
-        Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA { multiply(i, Simd::Load(rows[i] + kx * dilation), w, mask); });
+        const int32_t* inside = strips.inside + kx * dilation;
+        masks[kx] = kStride == 1 ? Simd::LoadMask(inside) : Simd::LoadEvenMask(inside);
       });
-    } else {
-      Unroll<kKernel / 2>([&](auto pair) BLOCK_SPARSE_LAMBDA {
-        constexpr int kx = 2 * pair;
-        Vec w0[kKernel], w1[kKernel];
-        weights(kx, w0);
-        weights(kx + 1, w1);
-        const Mask mask0 = kEdge ? Simd::LoadEvenMask(inside + kx) : Mask();
-        const Mask mask1 = kEdge ? Simd::LoadEvenMask(inside + kx + 1) : Mask();
-        Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA {
-          Vec even, odd;
-          Simd::LoadPairs(rows[i] + kx, &even, &odd);
-          multiply(i, even, w0, mask0);
-          multiply(i, odd, w1, mask1);
+    }
+    const auto row = [&](auto i)
+                         BLOCK_SPARSE_LAMBDA { return kMayBeAbove(i) || kMayBeBelow(i) ? rows[i] : x + i * x_row; };
+    const auto fma = [&](auto kx, Vec& sum, Vec x, Vec weight) BLOCK_SPARSE_LAMBDA {
+      sum = kEdge ? Simd::FmaWhere(masks[kx], sum, x, weight) : Simd::Fma(sum, x, weight);
+    };
+
+    for (int32_t s = 0; s < count; s++) {
+      // As if they changed: there are not enough registers to keep all their multiples in.
+      asm("" : "+r"(x_row), "+r"(y_row));
+      Vec acc[kCount];
+      Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::InRegister(Simd::Set1(weights[0])); });
+      // Columns kx, kx + 1, ... of the kernel times one row of the image.
+      const auto add_row = [&](auto i, auto first, const auto& columns) BLOCK_SPARSE_LAMBDA {
+        Unroll<sizeof(columns) / sizeof(Vec)>([&](auto k) BLOCK_SPARSE_LAMBDA {
+          constexpr std::integral_constant<int, first + k> kColumn;
+          Unroll<kKernel>([&](auto ky) BLOCK_SPARSE_LAMBDA {
+            constexpr int kDown = i - ky;
+            if constexpr (kDown >= 0 && kDown % kStride == 0 && kDown / kStride < kCount) {
+              fma(kColumn, acc[kDown / kStride], columns[k], Simd::Set1(weights[1 + ky * kKernel + kColumn]));
+            }
+          });
         });
+      };
+      // Three columns of the kernel at a time, so that their weights fit the registers.
+      ForEachRow(std::make_integer_sequence<int, kInputs>(), [&](auto i) BLOCK_SPARSE_LAMBDA {
+        const float* from = row(i);
+        Vec columns[3];
+        if constexpr (kStride == 1) {
+          Unroll<3>([&](auto k)
+                        BLOCK_SPARSE_LAMBDA { columns[k] = Simd::InRegister(Simd::Load(from + k * dilation)); });
+        } else {
+          Simd::LoadPairs(from, &columns[0], &columns[1]);
+          columns[2] = Simd::NextEven(columns[0], from);
+        }
+        add_row(i, std::integral_constant<int, 0>(), columns);
       });
-      Vec w[kKernel];
-      weights(kKernel - 1, w);
-      const Mask mask = kEdge ? Simd::LoadEvenMask(inside + kKernel - 1) : Mask();
-      Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA { multiply(i, Simd::LoadEven(rows[i] + kKernel - 1), w, mask); });
-    }
-
-    const Vec low = Simd::Set1(args.low), high = Simd::Set1(args.high);
-    Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA {
-      Vec v = Simd::Clamp(acc[r], low, high);
-      if constexpr (kStride == 2) v = Simd::InOrder(v);
-      float* y = plane.y + r * plane.y_step + column;
-      if (!kEdge || n == Simd::kLanes) {
-        Simd::Store(y, v);
-      } else {
-        Simd::StoreN(y, v, n);
+      if constexpr (kKernel == 5) {
+        ForEachRow(std::make_integer_sequence<int, kInputs>(), [&](auto i) BLOCK_SPARSE_LAMBDA {
+          const float* from = row(i) + 3 * dilation;
+          Vec columns[2];
+          if constexpr (kStride == 1) {
+            Unroll<2>([&](auto k)
+                          BLOCK_SPARSE_LAMBDA { columns[k] = Simd::InRegister(Simd::Load(from + k * dilation)); });
+          } else {
+            Simd::LoadPairs(from, &columns[0], &columns[1]);
+          }
+          add_row(i, std::integral_constant<int, 3>(), columns);
+        });
       }
-    });
+      if constexpr (kStride == 2) {
+        Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::InOrder(acc[r]); });
+      }
+      Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::Clamp(acc[r], low, high); });
+      if (!kEdge || pixels == Simd::kLanes) {
+        Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { Simd::Store(y + r * y_row, acc[r]); });
+      } else {
+        Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { Simd::StoreN(y + r * y_row, acc[r], pixels); });
+      }
+      x += x_step;
+      y += y_step;
+      weights += weights_step;
+      if constexpr (kEdge) Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA { rows[i] += steps[i]; });
+    }
   }
 
+  // As many rows as there are left, `whole`: all of what they need is inside the image.
   template <int kCount>
-  static void Rows(const DepthwiseArgs& args, const Plane& plane) {
-    const int64_t dilation = kStride == 1 ? args.dilation_width : 1;
-    const int32_t width = args.y_width, n = std::min(width, Simd::kLanes);
-    // Columns from a strip's first pixel to its last one.
-    const int64_t reach = (Simd::kLanes - 1) * kStride + (kKernel - 1) * dilation;
-    for (int32_t column = 0; column < width; column += Simd::kLanes) {
-      const int32_t at = std::max(0, std::min(column, width - Simd::kLanes));
-      const int64_t left = static_cast<int64_t>(at) * kStride - args.pad_left;
-      if (n == Simd::kLanes && left >= 0 && left + reach < args.x_width) {
-        Strip<kCount, false>(args, plane, at, n);
-      } else {
-        Strip<kCount, true>(args, plane, at, n);
-      }
+  static void Dispatch(int32_t rows, bool whole, const Strips& strips) {
+    if (rows < kCount) {
+      if constexpr (kCount > 1) Dispatch<(kCount > 4 ? 4 : kCount / 2)>(rows, whole, strips);
+    } else if (kCount == kRows && !kDilated && whole) {
+      Run<kRows, false>(strips);
+    } else {
+      Run<kCount, true>(strips);
     }
   }
+  static int32_t RowsOf(int32_t left) { return left >= kRows ? kRows : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-  template <int... kCount>
-  static void Remainder(int32_t rows, const DepthwiseArgs& args, const Plane& plane,
-                        std::integer_sequence<int, kCount...>) {
-    (void)((rows == kCount + 1 ? (Rows<kCount + 1>(args, plane), true) : false) || ...);
+  // `count` planes, the first of which is c. Each strip is done in all of them before the next.
+  static void Planes(const DepthwiseArgs& args, int32_t c, int32_t count) {
+    const int32_t dilation = kDilated ? args.dilation_height : 1;
+    const int32_t lanes = Simd::kLanes, width = args.y_width;
+    const float* x = args.x + static_cast<int64_t>(c / args.multiplier) * args.x_plane - args.pad_left;
+    float* y = args.y + static_cast<int64_t>(c) * args.y_plane;
+    Strips strips;
+    strips.x_row = static_cast<int64_t>(dilation) * args.x_row;
+    strips.y_row = static_cast<int64_t>(dilation) * args.y_row;
+    strips.dilation = kDilated ? args.dilation_width : 1;
+    strips.low = args.low;
+    strips.high = args.high;
+    // Strips in between that need no mask: those from `first` on, before `last`.
+    const int32_t reach = (lanes - 1) * kStride + (kKernel - 1) * strips.dilation + 1;
+    const int32_t first = (args.pad_left + lanes * kStride - 1) / (lanes * kStride);
+    const int32_t room = args.x_width + args.pad_left - reach;
+    const int32_t last = room < 0 ? 0 : std::min(width / lanes, room / (lanes * kStride) + 1);
+
+    // A dilated kernel sees every dilation-th row: as many images, each with its rows that far apart.
+    for (int32_t phase = 0; phase < std::min(dilation, args.y_height); phase++) {
+      int32_t left = kDilated ? (args.y_height - phase + dilation - 1) / dilation : args.y_height;
+      for (int32_t out = phase; left > 0;) {
+        const int32_t rows = RowsOf(left), in = out * kStride - args.pad_top;
+        strips.above = in >= 0 ? 0 : kDilated ? (-in + dilation - 1) / dilation : -in;
+        strips.below = in >= args.x_height ? 0
+                       : kDilated          ? (args.x_height - in + dilation - 1) / dilation
+                                           : args.x_height - in;
+        const bool whole = rows == kRows && strips.above == 0 && strips.below >= (kRows - 1) * kStride + kKernel;
+        // A narrow row may be followed by anything: the next row, stored after it, or what no row needs.
+        const bool roomy = !kDilated && (out + rows - 1) * args.y_row + lanes <= args.y_run;
+        strips.pixels = roomy ? lanes : std::min(width, lanes);
+        const float* x_at = x + static_cast<int64_t>(in) * args.x_row;
+        float* y_at = y + static_cast<int64_t>(out) * args.y_row;
+        for (int32_t column = 0; column < width;) {
+          const int32_t at = std::max(0, std::min(column, width - lanes)), strip = column / lanes;
+          const bool inner = strip >= first && strip < last, along = inner && last - strip > count;
+          strips.x = x_at + static_cast<int64_t>(at) * kStride;
+          strips.y = y_at + at;
+          strips.weights = args.weights + static_cast<int64_t>(c) * (1 + kKernel * kKernel);
+          strips.inside = args.inside + static_cast<int64_t>(at) * kStride;
+          strips.count = along ? last - strip : count;
+          strips.x_step = along ? lanes * kStride : args.x_plane;
+          strips.y_step = along ? lanes : args.y_plane;
+          strips.weights_step = along ? 0 : 1 + kKernel * kKernel;
+          for (int32_t plane = 0; plane < (along ? count : 1); plane++) {
+            Dispatch<kRows>(rows, inner && whole, strips);
+            strips.x += args.x_plane;
+            strips.y += args.y_plane;
+            strips.weights += 1 + kKernel * kKernel;
+          }
+          column = along ? last * lanes : column + lanes;
+        }
+        out += rows * dilation;
+        left -= rows;
+      }
+    }
   }
 
  public:
   static void Run(const DepthwiseArgs& args) {
-    constexpr int kWeights = 1 + kKernel * kKernel;
-    const int32_t dilation = kStride == 1 ? args.dilation_height : 1;
-    for (int32_t c = args.first; c < args.first + args.count; c++) {
-      const float* x = args.x + static_cast<int64_t>(c / args.multiplier) * args.x_plane;
-      float* y = args.y + static_cast<int64_t>(c) * args.y_plane;
-      // A dilated kernel sees every dilation-th row: as many images, each with its rows that far apart.
-      for (int32_t phase = 0; phase < std::min(dilation, args.y_height); phase++) {
-        const int32_t rows = (args.y_height - phase + dilation - 1) / dilation;
-        for (int32_t r = 0; r < rows; r += kRows) {
-          const int32_t out = phase + r * dilation, in = out * kStride - args.pad_top;
-          Plane plane;
-          plane.weights = args.weights + static_cast<int64_t>(c) * kWeights;
-          plane.x = x + static_cast<int64_t>(in) * args.x_row - args.pad_left;
-          plane.y = y + static_cast<int64_t>(out) * args.y_row;
-          plane.x_step = static_cast<int64_t>(dilation) * args.x_row;
-          plane.y_step = static_cast<int64_t>(dilation) * args.y_row;
-          plane.above = in >= 0 ? 0 : (-in + dilation - 1) / dilation;
-          plane.height = in >= args.x_height ? 0 : (args.x_height - in + dilation - 1) / dilation;
-          if (rows - r >= kRows) {
-            Rows<kRows>(args, plane);
-          } else {
-            Remainder(rows - r, args, plane, std::make_integer_sequence<int, kRows - 1>());
-          }
-        }
-      }
-    }
+    // What stays in the first-level cache from one strip to the next.
+    constexpr int32_t kFloats = 6 << 10;
+    const int32_t inputs = (kRows - 1) * kStride + kKernel;
+    const int32_t floats = std::min(args.x_plane, inputs * args.x_row) + std::min(args.y_plane, kRows * args.y_row);
+    const int32_t together = args.multiplier > 1 ? 1 : std::max(1, kFloats / floats);
+    for (int32_t c = 0; c < args.count; c += together) Planes(args, args.first + c, std::min(together, args.count - c));
   }
 };
+
+template <class Simd, int kKernel>
+void DepthwiseStride1(const DepthwiseArgs& args) {
+  if (args.dilation_height == 1 && args.dilation_width == 1) {
+    Depthwise<Simd, kKernel, 1, false>::Run(args);
+  } else {
+    Depthwise<Simd, kKernel, 1, true>::Run(args);
+  }
+}
 
 // Adds one tap at a time to a row of sums that lies in the output.
 template <class Simd>
@@ -212,8 +295,8 @@ struct DepthwiseAny {
 
 template <class Simd>
 constexpr DepthwiseKernels MakeDepthwiseKernels() {
-  return {{Depthwise<Simd, 3, 1>::Run, Depthwise<Simd, 5, 1>::Run},
-          {Depthwise<Simd, 3, 2>::Run, Depthwise<Simd, 5, 2>::Run},
+  return {{DepthwiseStride1<Simd, 3>, DepthwiseStride1<Simd, 5>},
+          {Depthwise<Simd, 3, 2, false>::Run, Depthwise<Simd, 5, 2, false>::Run},
           DepthwiseAny<Simd>::Run};
 }
 

@@ -12,6 +12,7 @@ namespace scalar {
 struct Simd {
   using Vec = float;
   static constexpr int kLanes = 1;
+  static constexpr int kRegisters = 16;
   static constexpr int kMaxTile[4] = {2, 2, 1, 1};
   static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
 
@@ -44,6 +45,8 @@ struct Simd {
     *even = p[0];
     *odd = p[1];
   }
+  static Vec InRegister(Vec v) { return v; }
+  static Vec NextEven(Vec, const float* p) { return p[2]; }
   static Vec InOrder(Vec v) { return v; }
   static Vec Round(Vec v) { return rintf(v); }
   static Vec Scale(Vec v, Vec n) { return v != v ? v : ldexpf(v, static_cast<int>(n)); }

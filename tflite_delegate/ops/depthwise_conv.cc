@@ -97,6 +97,7 @@ void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int
   args.y_row = output_.planes.row;
   args.y_height = end - begin;
   args.y_width = output_.width;
+  args.y_run = output_.Run();
   args.multiplier = options_.multiplier;
   args.pad_top = border_.top - begin * options_.stride_height + first_row;
   args.pad_left = border_.left;
