@@ -15,6 +15,7 @@ namespace {
 // Lane l takes row (l - turn) mod kBlock of each block.
 template <int kBlock>
 void Rotate(const float* from, uint32_t blocks, int32_t turn, float* to) {
+  if (blocks == 0) return;  // an empty matrix has no values to point to
   if (turn == 0) {
     memcpy(to, from, static_cast<size_t>(blocks) * kBlock * sizeof(float));
     return;
