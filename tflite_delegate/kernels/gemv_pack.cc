@@ -40,7 +40,7 @@ void SparseGemvMatrix::AddPanel(const LoweredMatrix& matrix, int32_t first, int3
   panel.first = panel.begin = first;
   panel.last = last;
   panel.first_block = matrix.row_begin[first];
-  if (!aligned_ && first > 0) {
+  if (!aligned_ && first > 0 && first < last) {  // a real one: it begins at a multiple of the block
     // One group early: the rows above `first` are then summed in part and not stored. The blocks of row
     // first - block_ do not reach row `first`.
     panel.begin = first - block_;
