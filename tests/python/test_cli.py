@@ -72,7 +72,7 @@ def test_inspect_says_why_a_layer_is_dense(capsys, tmp_path):
     path.write_bytes(conv_model(np.ones((4, 1, 1, 4), np.float32)))
     code, out, _ = run(capsys, "inspect", path)
     assert code == 0
-    assert "0.0% zeros; at least 40.0% are worth it" in out
+    assert "0.0% zeros; at least 25.0% are worth it" in out
     assert "0 block-sparse layers" in out
 
 
