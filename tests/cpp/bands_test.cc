@@ -124,7 +124,7 @@ struct Chain {
     const Tensor expected = Expected(input);
     for (const KernelTable* level : Levels()) {
       Tensor one_thread;
-      for (int threads : {1, 3}) {
+      for (int threads : kSlow ? std::vector<int>{3} : std::vector<int>{1, 3}) {
         Graph graph;
         Build(&graph);
         std::string error;
@@ -133,7 +133,7 @@ struct Chain {
         for (size_t i = 0; i < expected.data.size(); i++) {
           ASSERT_NEAR(got.data[i], expected.data[i], 1e-4) << level->name << " at " << i;
         }
-        if (threads == 1) one_thread = got;
+        if (one_thread.data.empty()) one_thread = got;
         ASSERT_EQ(got.data, one_thread.data) << level->name << ", " << threads << " threads";
       }
     }
