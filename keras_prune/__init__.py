@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from keras_prune.methods import Magnitude
 from keras_prune.schedules import ConstantSparsity, PolynomialDecay
-from keras_prune.structures import AlignedBlock, Structure, UnalignedBlock
+from keras_prune.structures import (
+    AlignedBlock,
+    BlockPunched,
+    BlockRowColumn,
+    Pattern,
+    Structure,
+    UnalignedBlock,
+    Unstructured,
+)
 
 if TYPE_CHECKING:
     from keras_prune.callbacks import Prune
@@ -31,12 +39,16 @@ _LAZY = {
 
 __all__ = [
     "AlignedBlock",
+    "BlockPunched",
+    "BlockRowColumn",
     "ConstantSparsity",
     "Magnitude",
+    "Pattern",
     "PolynomialDecay",
     "Prune",
     "Structure",
     "UnalignedBlock",
+    "Unstructured",
     "convert",
     "densify",
     "load_delegate",

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from keras_prune.structures.aligned_block import AlignedBlock
-from keras_prune.structures.base import Structure
+from keras_prune.structures.base import Structure, Tiling
+from keras_prune.structures.block_punched import BlockPunched
+from keras_prune.structures.block_row_column import BlockRowColumn
+from keras_prune.structures.pattern import Pattern
 from keras_prune.structures.unaligned_block import UnalignedBlock
+from keras_prune.structures.unstructured import Unstructured
 
-STRUCTURES: dict[str, type[Structure]] = {s.name: s for s in (UnalignedBlock, AlignedBlock)}
+STRUCTURES: dict[str, type[Structure]] = {
+    s.name: s for s in (UnalignedBlock, AlignedBlock, Pattern, BlockPunched, BlockRowColumn, Unstructured)
+}
 
-__all__ = ["STRUCTURES", "AlignedBlock", "Structure", "UnalignedBlock"]
+__all__ = [
+    "STRUCTURES",
+    "AlignedBlock",
+    "BlockPunched",
+    "BlockRowColumn",
+    "Pattern",
+    "Structure",
+    "Tiling",
+    "UnalignedBlock",
+    "Unstructured",
+]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from keras_prune.structures.base import Kernel, Mask, Matrix, Structure, keep_best, kept_entries
+from keras_prune.structures.base import Kernel, Mask, Matrix, Structure, Tiling, keep_best, kept_entries
 from keras_prune.structures.unaligned_block import check_size, too_few_rows
 
 
@@ -57,3 +57,7 @@ class AlignedBlock(Structure):
     def obstacle(self, rows: int, columns: int, kernel: Kernel) -> str | None:
         """Tell why a matrix of this size cannot have this structure, or None if it can."""
         return too_few_rows(rows, self.size)
+
+    def groups(self, kernel: Kernel) -> tuple[Tiling, ...]:
+        """Return the blocks."""
+        return (Tiling(rows=self.size, columns=1),)

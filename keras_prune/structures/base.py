@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,23 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 Kernel = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """A division of a weight matrix into rectangular groups, for penalties that drive whole groups to zero.
+
+    Args:
+        rows: rows (output channels) of a group.
+        columns: columns of a group; input channels, where ``positions`` is given.
+        positions: kernel positions of a group. None: the columns are taken as they come, ``(ky, kx, input channel)``.
+        offset: rows by which the first group begins above the matrix. The last groups may stick out too.
+    """
+
+    rows: int
+    columns: int
+    positions: int | None = None
+    offset: int = 0
 
 
 class Structure(abc.ABC):
@@ -90,6 +108,19 @@ class Structure(abc.ABC):
     def obstacle(self, rows: int, columns: int, kernel: Kernel) -> str | None:
         """Tell why a matrix of this size cannot have this structure, or None if it can."""
         return None
+
+    def parts(self, kernel: Kernel) -> tuple[Structure, ...]:
+        """Return constraints that together are the structure; each gets auxiliary variables of its own in ADMM."""
+        return (self,)
+
+    def groups(self, kernel: Kernel) -> tuple[Tiling, ...]:
+        """Return the groups whose norms reweighted regularisation penalises; several divisions count their average."""
+        return (Tiling(rows=1, columns=1),)
+
+
+def per_kernel(matrix: npt.NDArray[Any], kernel: Kernel) -> npt.NDArray[Any]:
+    """View a matrix as ``[rows, kernel positions, input channels]``."""
+    return matrix.reshape(matrix.shape[0], int(np.prod(kernel)), -1)
 
 
 def check_sparsity(value: float, name: str) -> None:

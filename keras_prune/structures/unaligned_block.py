@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from keras_prune.structures.base import Kernel, Mask, Matrix, Structure, kept_entries
+from keras_prune.structures.base import Kernel, Mask, Matrix, Structure, Tiling, kept_entries
 from keras_prune.structures.selection import SELECTIONS
-
-_SIZES = range(2, 65)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +59,15 @@ class UnalignedBlock(Structure):
         """Tell why a matrix of this size cannot have this structure, or None if it can."""
         return too_few_rows(rows, self.size)
 
+    def groups(self, kernel: Kernel) -> tuple[Tiling, ...]:
+        """Return all windows of a block's size, which overlap."""
+        return tuple(Tiling(rows=self.size, columns=1, offset=offset) for offset in range(self.size))
 
-def check_size(size: int) -> None:
-    """Raise ValueError unless a block of ``size`` rows can be stored."""
-    if isinstance(size, bool) or not isinstance(size, int) or size not in _SIZES:
-        raise ValueError(f"size must be a whole number from {_SIZES[0]} to {_SIZES[-1]}, but is {size!r}; 4 is usual")
+
+def check_size(size: int, name: str = "size", *, least: int = 2, most: int = 64, usual: int = 4) -> None:
+    """Raise ValueError unless a block of ``size`` rows or columns can be stored."""
+    if isinstance(size, bool) or not isinstance(size, int) or not least <= size <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, but is {size!r}; {usual} is usual")
 
 
 def too_few_rows(rows: int, size: int) -> str | None:
