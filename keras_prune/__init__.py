@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_prune.methods import Magnitude
 from keras_prune.schedules import ConstantSparsity, PolynomialDecay
 from keras_prune.structures import (
     AlignedBlock,
@@ -23,6 +22,7 @@ from keras_prune.structures import (
 
 if TYPE_CHECKING:
     from keras_prune.callbacks import Prune
+    from keras_prune.methods import Admm, Magnitude, Reweighted
     from keras_prune.pruning import sparsify
     from keras_prune.tflite import convert, densify, load_delegate
 
@@ -30,6 +30,9 @@ __version__ = "0.1.0"
 
 # What needs TensorFlow is imported when it is first used: that takes seconds.
 _LAZY = {
+    "Admm": "keras_prune.methods",
+    "Magnitude": "keras_prune.methods",
+    "Reweighted": "keras_prune.methods",
     "Prune": "keras_prune.callbacks",
     "sparsify": "keras_prune.pruning",
     "convert": "keras_prune.tflite",
@@ -38,6 +41,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Admm",
     "AlignedBlock",
     "BlockPunched",
     "BlockRowColumn",
@@ -46,6 +50,7 @@ __all__ = [
     "Pattern",
     "PolynomialDecay",
     "Prune",
+    "Reweighted",
     "Structure",
     "UnalignedBlock",
     "Unstructured",

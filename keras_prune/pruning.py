@@ -87,32 +87,53 @@ class Pruner:
 
     def prepare(self) -> None:
         """Let structures take from the trained weights what they need, once."""
-        for members in self._groups():
+        for indices in _same([target.structure for target in self.targets]).values():
+            members = [self.targets[i] for i in indices]
             prepared = members[0].structure.prepare([t.matrix() for t in members], [t.kernel for t in members])
             for target in members:
                 target.structure = prepared
 
-    def project(self, matrices: Sequence[npt.NDArray[np.float32]], zeros: float) -> list[npt.NDArray[np.bool_]]:
-        """Choose masks for one matrix a target, within the scope of the budget."""
-        if self.scope == "layer":
-            return [t.structure.mask(m, zeros, t.kernel) for t, m in zip(self.targets, matrices, strict=True)]
-        masks: dict[int, npt.NDArray[np.bool_]] = {}
-        by_target = {id(t): m for t, m in zip(self.targets, matrices, strict=True)}
-        for members in self._groups():
-            chosen = members[0].structure.masks([by_target[id(t)] for t in members], zeros, [t.kernel for t in members])
-            masks.update((id(t), mask) for t, mask in zip(members, chosen, strict=True))
-        return [masks[id(t)] for t in self.targets]
+    def project(
+        self,
+        targets: Sequence[Target],
+        matrices: Sequence[npt.NDArray[np.float32]],
+        zeros: float,
+        structures: Sequence[Structure] | None = None,
+    ) -> list[npt.NDArray[np.bool_]]:
+        """Choose a mask for each matrix, within the scope of the budget.
 
-    def _groups(self) -> list[list[Target]]:
-        """Targets that share a structure. A global budget is one for each, as units of unlike size do not compete."""
-        groups: dict[Structure, list[Target]] = {}
-        for target in self.targets:
-            groups.setdefault(target.structure, []).append(target)
-        return list(groups.values())
+        Args:
+            targets: the weights that the matrices belong to; one may occur several times.
+            matrices: what to choose masks for, ``[rows, columns]``.
+            zeros: fraction of zeros.
+            structures: of each matrix, if not its target's own.
+        """
+        if structures is None:
+            structures = [target.structure for target in targets]
+        masks: list[npt.NDArray[np.bool_]] = [np.zeros(0, bool)] * len(matrices)
+        # A global budget is one for each structure, as units of unlike size do not compete.
+        separate = self.scope == "layer"
+        budgets = [[i] for i in range(len(matrices))] if separate else list(_same(structures).values())
+        for members in budgets:
+            chosen = structures[members[0]].masks(
+                [matrices[i] for i in members], zeros, [targets[i].kernel for i in members]
+            )
+            for i, mask in zip(members, chosen, strict=True):
+                masks[i] = mask
+        return masks
 
-    def install(self, optimizer: Callable[[], Any] = lambda: None) -> bool:
-        """Make the masks act in training steps traced from now on; return whether any was new."""
-        return any([target.install(optimizer) for target in self.targets])
+    def install(
+        self,
+        optimizer: Callable[[], Any] = lambda: None,
+        penalty: Callable[[Target], Callable[[Any], Any] | None] = lambda target: None,
+    ) -> bool:
+        """Make masks and penalties act in training steps traced from now on; return whether any was new.
+
+        Args:
+            optimizer: finds the optimizer that will train the weights.
+            penalty: gives each weight's term ``weights -> scalar tensor`` for the loss, or None.
+        """
+        return any([target.install(optimizer, penalty(target)) for target in self.targets])
 
     def uninstall(self) -> None:
         """Let the weights train freely again, once the training step is traced anew."""
@@ -192,7 +213,7 @@ def sparsify(
     """
     pruner = Pruner(model, structure, layers, exclude, scope)
     pruner.prepare()
-    masks = pruner.project([t.matrix() for t in pruner.targets], zeros)
+    masks = pruner.project(pruner.targets, [t.matrix() for t in pruner.targets], zeros)
     for target, mask in zip(pruner.targets, masks, strict=True):
         target.set_mask(mask)
     return pruner.report()
@@ -202,6 +223,14 @@ def check_scope(scope: str) -> None:
     """Raise ValueError unless ``scope`` is one of the two."""
     if scope not in SCOPES:
         raise ValueError(f'scope must be "layer" (a budget a layer) or "global" (one for all), but is {scope!r}')
+
+
+def _same(structures: Sequence[Structure]) -> dict[Structure, list[int]]:
+    """Find the places of each structure."""
+    places: dict[Structure, list[int]] = {}
+    for i, structure in enumerate(structures):
+        places.setdefault(structure, []).append(i)
+    return places
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -33,6 +33,15 @@ class Schedule(abc.ABC):
     def sparsity(self, step: int) -> float:
         """Tell the fraction of zeros at a step."""
 
+    def progress(self, step: int) -> float:
+        """Tell how far a step is from ``begin_step``, 0, to ``end_step``, 1; always 0 without an end."""
+        if self.end_step < 0:
+            return 0.0
+        if self.end_step == self.begin_step:
+            # The limit of a schedule that gets ever shorter, where tfmot divides by zero.
+            return float(step >= self.begin_step)
+        return min(1.0, max(0.0, (step - self.begin_step) / (self.end_step - self.begin_step)))
+
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
         """Return ``{"class_name": ..., "config": arguments}``."""
@@ -142,12 +151,7 @@ class PolynomialDecay(Schedule):
 
     def sparsity(self, step: int) -> float:
         """Tell the fraction of zeros at a step."""
-        length = self.end_step - self.begin_step
-        if length == 0:
-            # The limit of a schedule that gets ever shorter, where tfmot divides by zero.
-            progress = float(step >= self.begin_step)
-        else:
-            progress = min(1.0, max(0.0, (step - self.begin_step) / length))
+        progress = self.progress(step)
         return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * (1.0 - progress) ** self.power
 
     def get_config(self) -> dict[str, Any]:

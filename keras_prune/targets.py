@@ -1,4 +1,4 @@
-"""A weight under pruning: the variable, its mask, and the constraint that applies the mask inside the training step."""
+"""A weight under pruning: the variable, its mask, and what acts on it inside the compiled training step."""
 
 from __future__ import annotations
 
@@ -42,6 +42,28 @@ class MaskConstraint:
         return _masked(self.mask, weights)
 
 
+class PenaltyRegularizer:
+    """Adds a method's penalty to the weight's own regularizer.
+
+    Keras asks for it when it collects the losses, inside the compiled step.
+
+    Args:
+        penalty: ``weights -> scalar tensor``.
+        inner: the weight's own regularizer.
+    """
+
+    def __init__(self, penalty: Callable[[Any], Any], inner: Callable[[Any], Any] | None) -> None:
+        self.penalty = penalty
+        self.inner = inner
+
+    def __call__(self, weights: Any) -> tf.Tensor:
+        """Return the sum of both."""
+        penalty = self.penalty(weights)
+        if self.inner is None:
+            return penalty
+        return penalty + tf.cast(self.inner(weights), penalty.dtype)
+
+
 class Target:
     """One weight of a model that is being pruned."""
 
@@ -68,30 +90,36 @@ class Target:
         """Number of entries."""
         return int(np.prod(self.shape))
 
-    def install(self, optimizer: Callable[[], Any] = lambda: None) -> bool:
-        """Make the mask act in training steps traced from now on; return whether that was new.
+    def install(self, optimizer: Callable[[], Any] = lambda: None, penalty: Callable[[Any], Any] | None = None) -> bool:
+        """Make mask and penalty act in training steps traced from now on; return whether that was new.
 
         Args:
             optimizer: finds the optimizer that will train the weight.
+            penalty: a term ``weights -> scalar tensor`` for the loss.
         """
-        inner = self.variable.constraint
-        if isinstance(inner, MaskConstraint):
-            if inner.mask is self.mask_variable:
-                return False
-            inner = inner.inner  # Left by an earlier pruning of the same model.
-        self.variable.constraint = MaskConstraint(
-            self.mask_variable, inner, lambda: _moving_average(optimizer(), self.variable)
+        installed = self.variable.constraint
+        if isinstance(installed, MaskConstraint) and installed.mask is self.mask_variable:
+            return False
+        # What an earlier pruning of the same model left gives way.
+        inner = installed.inner if isinstance(installed, MaskConstraint) else installed
+        _set_constraint(
+            self.variable,
+            MaskConstraint(self.mask_variable, inner, lambda: _moving_average(optimizer(), self.variable)),
         )
+        _remove_penalty(self.layer, self.variable)
+        if penalty is not None:
+            _add_penalty(self.layer, self.variable, penalty)
         return True
 
     def uninstall(self) -> None:
-        """Give the weight back its own constraint."""
+        """Give the weight back its own constraint and regularizer."""
         installed = self.variable.constraint
         if isinstance(installed, MaskConstraint) and installed.mask is self.mask_variable:
-            self.variable.constraint = installed.inner
+            _set_constraint(self.variable, installed.inner)
+            _remove_penalty(self.layer, self.variable)
 
-    def matrix(self) -> npt.NDArray[np.float32]:
-        """Return the weight as a float32 matrix ``[rows, columns]``.
+    def values(self) -> npt.NDArray[np.float32]:
+        """Return the weight in its own shape.
 
         Raises:
             ValueError: it holds NaN or infinity.
@@ -102,11 +130,24 @@ class Target:
                 f"{self.weight_name} of layer {self.path!r} holds NaN or infinity, so magnitudes cannot be compared. "
                 "The training has diverged: lower the learning rate, or clip gradients"
             )
-        return self.view.to_matrix(values)
+        return values
+
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """Return the weight as a float32 matrix ``[rows, columns]``.
+
+        Raises:
+            ValueError: it holds NaN or infinity.
+        """
+        return self.view.to_matrix(self.values())
 
     def set_mask(self, mask: npt.NDArray[np.bool_]) -> None:
         """Take a new mask ``[rows, columns]`` and apply it to the weight at once."""
         self.mask_variable.assign(np.ascontiguousarray(self.view.from_matrix(mask, self.shape)))
+        self.take_mask()
+
+    def take_mask(self) -> None:
+        """Apply a mask that has been put into the mask's variable."""
+        mask = self.mask_variable.numpy()
         self.zeros = 1.0 - float(np.count_nonzero(mask)) / mask.size
         self.apply()
 
@@ -125,12 +166,55 @@ class Target:
         return tf.reduce_all(self.mask_variable | (values == tf.zeros_like(values)))
 
 
+def _set_constraint(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
+    if isinstance(variable, tf.Variable):
+        # tf_keras trains TensorFlow's own variables, under mixed precision inside a wrapper.
+        getattr(variable, "_variable", variable)._constraint = constraint
+    else:
+        variable.constraint = constraint
+
+
+def _add_penalty(layer: Any, variable: Any, penalty: Callable[[Any], Any]) -> None:
+    if isinstance(variable, tf.Variable):
+        layer._callable_losses.append(_LayerPenalty(variable, penalty))
+    else:
+        variable.regularizer = PenaltyRegularizer(penalty, variable.regularizer)
+
+
+def _remove_penalty(layer: Any, variable: Any) -> None:
+    if isinstance(variable, tf.Variable):
+        own = [
+            loss
+            for loss in layer._callable_losses
+            if not (isinstance(loss, _LayerPenalty) and loss.variable is variable)
+        ]
+        layer._callable_losses[:] = own
+    elif isinstance(variable.regularizer, PenaltyRegularizer):
+        variable.regularizer = variable.regularizer.inner
+
+
+class _LayerPenalty:
+    """A penalty as tf_keras knows it: one of the layer's losses."""
+
+    def __init__(self, variable: Any, penalty: Callable[[Any], Any]) -> None:
+        self.variable = variable
+        self.penalty = penalty
+
+    def __call__(self) -> tf.Tensor:
+        return self.penalty(self.variable)
+
+
 def _moving_average(optimizer: Any, variable: Any) -> Any:
     """Find the moving average that an optimizer keeps of a variable, or None."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not getattr(optimizer, "use_ema", False) or not optimizer.built:
+    if not getattr(optimizer, "use_ema", False):
         return None
-    return optimizer._model_variables_moving_average[optimizer._get_variable_index(variable)]
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    if not averages:
+        return None  # not built yet
+    if hasattr(optimizer, "_get_variable_index"):
+        return averages[optimizer._get_variable_index(variable)]
+    return averages[optimizer._index_dict[optimizer._var_key(variable)]]
 
 
 def _masked(mask: tf.Variable, weights: Any) -> tf.Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from keras_prune.methods.admm import Admm
 from keras_prune.methods.base import Method
 from keras_prune.methods.magnitude import Magnitude
+from keras_prune.methods.reweighted import Reweighted
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (Magnitude,)}
+METHODS: dict[str, type[Method]] = {m.name: m for m in (Magnitude, Admm, Reweighted)}
 
-__all__ = ["METHODS", "Magnitude", "Method"]
+__all__ = ["METHODS", "Admm", "Magnitude", "Method", "Reweighted"]

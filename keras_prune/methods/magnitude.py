@@ -20,9 +20,9 @@ class Magnitude(Method):
 
     name = "magnitude"
 
-    def update(self, targets: Sequence[Target], zeros: float, project: Project, last: bool) -> None:
+    def update(self, targets: Sequence[Target], zeros: float, project: Project, progress: float) -> None:
         """Mask the smallest weights."""
-        masks = project([target.matrix() for target in targets], zeros)
+        masks = project(targets, [target.matrix() for target in targets], zeros)
         for target, mask in zip(targets, masks, strict=True):
             target.set_mask(mask)
 
