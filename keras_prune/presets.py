@@ -73,9 +73,11 @@ def patdnn(
         >>> conv = keras.layers.Conv2D
         >>> model = keras.Sequential([keras.Input([8, 8, 1]), conv(4, 3), conv(8, 3), conv(2, 1)])
         >>> model.compile("sgd", "mse")
-        >>> prune = presets.patdnn(end_step=6, frequency=2, layers="*_1")
+        >>> prune = presets.patdnn(end_step=6, frequency=2)
         >>> images, targets = np.ones([32, 8, 8, 1]), np.ones([32, 4, 4, 2])
-        >>> history = model.fit(images, targets, batch_size=4, callbacks=[prune], verbose=0)  # doctest: +SKIP
+        >>> history = model.fit(images, targets, batch_size=4, callbacks=[prune], verbose=0)
+        >>> prune.sparsity
+        0.875
 
     Reference:
         Niu et al., "PatDNN: Achieving Real-Time DNN Execution on Mobile Devices with Pattern-based Weight Pruning",

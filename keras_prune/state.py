@@ -141,7 +141,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any
         meta = json.loads(arrays.pop("meta").tobytes())
         if meta["version"] != VERSION:
             raise ValueError(f"version {meta['version']}")
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no pruning state of this version ({error}); delete it to prune anew") from error
     return meta, arrays
 
