@@ -14,7 +14,10 @@ namespace {
 // Layers follow each other within microseconds: a worker looks for the next one this often before it goes to sleep.
 constexpr int kSpinsBeforeSleep = 20000;
 // With more threads than cores the thread that is waited for may need the waiter's core.
-constexpr int kSpinsBeforeYield = 2000;
+constexpr int kSpinsBeforeYield = 100;
+
+// Fields of the state.
+constexpr uint32_t kWorkers = 0x7f, kClosed = 0x80, kRound = 0x100;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -27,52 +30,98 @@ inline void Pause() {
 }  // namespace
 
 struct ThreadPool::Shared {
-  alignas(64) std::atomic<int> next{0};        // first index nobody has taken
-  alignas(64) std::atomic<int> busy{0};        // workers that have not finished this round
-  alignas(64) std::atomic<unsigned> round{0};  // a new value: there is work, or it is time to stop
+  // Each thread begins with a share of the indices that is the same whenever the count is, so that what it wrote in
+  // one layer is in its own cache in the next; then it helps the others.
+  struct alignas(64) Share {
+    std::atomic<int> next{0};  // first index nobody has taken
+    int end = 0;
+  };
+  Share shares[64];
+  // The round's number, whether it is closed, and how many workers are in it. A worker that wakes late finds the round
+  // closed: the caller never waits for a thread that has not begun.
+  alignas(64) std::atomic<uint32_t> state{kClosed};
   std::atomic<bool> stop{false};
   Task task = nullptr;
   const void* context = nullptr;
-  int count = 0;
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
   int sleeping = 0;  // guarded by mutex
   int started = 0;
-  pthread_t workers[64];
+  struct Worker {
+    Shared* shared;
+    int thread;  // 1 and up; the caller is 0
+    pthread_t id;
+  };
+  Worker workers[64];
 
-  void Work() {
-    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, i);
+  void Divide(int count) {
+    const int threads = started + 1;
+    for (int t = 0; t < threads; t++) {
+      shares[t].next.store(static_cast<int>(static_cast<int64_t>(count) * t / threads), std::memory_order_relaxed);
+      shares[t].end = static_cast<int>(static_cast<int64_t>(count) * (t + 1) / threads);
+    }
+  }
+
+  void Work(int thread) {
+    for (int t = thread, left = started + 1; left > 0; left--) {
+      Share& share = shares[t];
+      if (share.next.load(std::memory_order_relaxed) < share.end) {
+        for (int i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) task(context, i);
+      }
+      if (++t > started) t = 0;
+    }
   }
 
   void NewRound() {
+    const uint32_t next = (state.load(std::memory_order_relaxed) & ~(kRound - 1)) + kRound;
     pthread_mutex_lock(&mutex);
-    round.fetch_add(1, std::memory_order_release);
+    state.store(next, std::memory_order_release);
     const bool asleep = sleeping > 0;
     pthread_mutex_unlock(&mutex);
     if (asleep) pthread_cond_broadcast(&wake);
   }
 
-  void AwaitRound(unsigned seen) {
-    for (int spin = 0; spin < kSpinsBeforeSleep; spin++) {
-      if (round.load(std::memory_order_acquire) != seen) return;
-      if (spin % kSpinsBeforeYield == kSpinsBeforeYield - 1) sched_yield();
+  void CloseRound() {
+    uint32_t now = state.fetch_or(kClosed, std::memory_order_acq_rel);
+    for (int spin = 1; (now & kWorkers) != 0; spin++) {
+      if (spin % kSpinsBeforeYield == 0) sched_yield();
+      Pause();
+      now = state.load(std::memory_order_acquire);
+    }
+  }
+
+  // Waits for another round than `seen`, and returns the state with it.
+  uint32_t AwaitRound(uint32_t seen) {
+    uint32_t now;
+    for (int spin = 1; spin < kSpinsBeforeSleep; spin++) {
+      now = state.load(std::memory_order_acquire);
+      if ((now ^ seen) >= kRound) return now;
+      if (spin % kSpinsBeforeYield == 0) sched_yield();
       Pause();
     }
     pthread_mutex_lock(&mutex);
     sleeping++;
-    while (round.load(std::memory_order_acquire) == seen) pthread_cond_wait(&wake, &mutex);
+    while (((now = state.load(std::memory_order_acquire)) ^ seen) < kRound) pthread_cond_wait(&wake, &mutex);
     sleeping--;
     pthread_mutex_unlock(&mutex);
+    return now;
   }
 
-  static void* Main(void* self) {
-    Shared* shared = static_cast<Shared*>(self);
-    for (unsigned seen = 0;;) {
-      shared->AwaitRound(seen);
-      seen++;
+  static void* Main(void* argument) {
+    const Worker& worker = *static_cast<Worker*>(argument);
+    Shared* shared = worker.shared;
+    for (uint32_t seen = kClosed;;) {
+      uint32_t now = shared->AwaitRound(seen);
+      seen = now;
       if (shared->stop.load(std::memory_order_acquire)) return nullptr;
-      shared->Work();
-      shared->busy.fetch_sub(1, std::memory_order_release);
+      // Acquired again: the round that is joined may be a later one than that seen.
+      while ((now & kClosed) == 0) {
+        if (!shared->state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+        seen = now;
+        shared->Work(worker.thread);
+        shared->state.fetch_sub(1, std::memory_order_release);
+        break;
+      }
     }
   }
 };
@@ -81,8 +130,11 @@ ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads > 64 ? 
   if (threads_ == 1) return;
   shared_ = new (std::nothrow) Shared;
   if (shared_ != nullptr) {
-    while (shared_->started < threads_ - 1 &&
-           pthread_create(&shared_->workers[shared_->started], nullptr, Shared::Main, shared_) == 0) {
+    while (shared_->started < threads_ - 1) {
+      Shared::Worker& worker = shared_->workers[shared_->started];
+      worker.shared = shared_;
+      worker.thread = shared_->started + 1;
+      if (pthread_create(&worker.id, nullptr, Shared::Main, &worker) != 0) break;
       shared_->started++;
     }
     if (shared_->started == 0) {
@@ -97,7 +149,7 @@ ThreadPool::~ThreadPool() {
   if (shared_ == nullptr) return;
   shared_->stop.store(true, std::memory_order_release);
   shared_->NewRound();
-  for (int i = 0; i < shared_->started; i++) pthread_join(shared_->workers[i], nullptr);
+  for (int i = 0; i < shared_->started; i++) pthread_join(shared_->workers[i].id, nullptr);
   delete shared_;
 }
 
@@ -105,15 +157,10 @@ void ThreadPool::Run(int count, Task task, const void* context) {
   Shared& shared = *shared_;
   shared.task = task;
   shared.context = context;
-  shared.count = count;
-  shared.next.store(0, std::memory_order_relaxed);
-  shared.busy.store(shared.started, std::memory_order_relaxed);
+  shared.Divide(count);
   shared.NewRound();
-  shared.Work();
-  for (int spin = 0; shared.busy.load(std::memory_order_acquire) != 0; spin++) {
-    if (spin % kSpinsBeforeYield == kSpinsBeforeYield - 1) sched_yield();
-    Pause();
-  }
+  shared.Work(0);
+  shared.CloseRound();
 }
 
 }  // namespace graph

@@ -239,12 +239,12 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
     const float* residual =
         inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
     context.pool->For(tiles * panels, [&](int task) {
-      // Widths as equal as may be.
-      const int32_t tile = task / panels;
+      // A thread's share is a range of channels, as it is in ops on planes. Widths as equal as may be.
+      const int32_t tile = task % tiles;
       const int32_t from = static_cast<int32_t>(static_cast<int64_t>(vectors) * tile / tiles);
       const int32_t to = static_cast<int32_t>(static_cast<int64_t>(vectors) * (tile + 1) / tiles);
       const int32_t pixel = first + from * lanes_;
-      kernels::SpmmArgs args = packed_.Args(task % panels);
+      kernels::SpmmArgs args = packed_.Args(task / tiles);
       args.x = x + pixel;
       args.y = y + pixel;
       args.residual = residual == nullptr ? nullptr : residual + pixel;
