@@ -69,7 +69,7 @@ class Pruner:
         if isinstance(spec, Structure):
             structure = spec
         elif isinstance(spec, Mapping):
-            names = (candidate.path, candidate.layer.name)
+            names = (candidate.path, candidate.layer.name, *candidate.path.split("/")[:-1])
             structure = next((s for pattern, s in spec.items() if any(_fits(pattern, n) for n in names)), None)
         else:
             structure = spec(candidate.layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 
@@ -67,9 +68,9 @@ class Report:
         return len(self.layers)
 
     def __getitem__(self, layer: str) -> LayerReport:
-        """Find the line of a layer, by its path."""
+        """Find the line of a layer by its path, or of one of its weights by ``path/weight``."""
         for line in self.layers:
-            if line.layer == layer:
+            if layer in (line.layer, f"{line.layer}/{line.weight}"):
                 return line
         raise KeyError(f"no layer {layer!r} in the report; there are {', '.join(line.layer for line in self.layers)}")
 
@@ -79,10 +80,12 @@ class Report:
     def __str__(self) -> str:
         header = ("layer", "type", "rows x columns", "zeros", "structure, or why it stays dense")
         lines = [header]
+        several = collections.Counter(line.layer for line in self.layers)
         for line in self.layers:
+            name = line.layer if several[line.layer] == 1 else f"{line.layer}/{line.weight}"
             size = f"{line.rows} x {line.columns}" if line.weight else "-"
             zeros = "-" if line.skipped else f"{line.zeros:.2%}"
-            lines.append((line.layer, line.kind, size, zeros, line.skipped or line.structure))
+            lines.append((name, line.kind, size, zeros, line.skipped or line.structure))
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         rule = tuple("-" * width for width in widths)
         table = [

@@ -220,6 +220,170 @@ def test_layers_of_subclassed_models_and_wrappers_are_found() -> None:
     assert chosen(find_weights(model)) == ["one", "two", "each/inside"]
 
 
+def test_a_container_means_the_layers_inside() -> None:
+    model = nested_model()
+    assert chosen(find_weights(model, "inner")) == ["inner/a", "inner/b"]
+    assert chosen(find_weights(model, model.get_layer("inner"))) == ["inner/a", "inner/b"]
+    assert chosen(find_weights(model, exclude="inner")) == ["a"]
+    report = sparsify(model, {"inner": AlignedBlock(2), "*": AlignedBlock(4)}, 0.5, layers="*")
+    assert [line.structure for line in report] == ["AlignedBlock(size=4)"] + ["AlignedBlock(size=2)"] * 2 + [""]
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "bias_free_input"),
+    [
+        ("ab,bc->ac", 7, (5,)),
+        ("...x,xy->...y", 7, (3, 5)),
+        ("abc,cde->abde", (None, 3, 4), (6, 5)),
+        ("abcd,cde->abe", (None, 7), (2, 3, 5)),
+        ("abc,dc->abd", (None, 7), (3, 5)),
+    ],
+)
+def test_einsum_is_a_product_with_its_matrix(
+    equation: str, shape: Any, bias_free_input: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    layer = keras.layers.EinsumDense(equation, output_shape=shape, name="einsum")
+    model = keras.Sequential([keras.Input(bias_free_input), layer])
+    (candidate,) = find_weights(model, "einsum")
+    assert candidate.view is not None
+    matrix = candidate.view.to_matrix(np.array(layer.kernel))
+    source = rng.standard_normal((2, *bias_free_input)).astype("f")
+    expected = np.array(layer(source))
+    contracted = matrix.shape[1]
+    product = source.reshape(-1, contracted) @ matrix.T
+    np.testing.assert_allclose(expected.reshape(product.shape), product, rtol=1e-4, atol=1e-5)
+
+
+def test_einsum_with_a_batch_of_matrices_is_skipped() -> None:
+    layer = keras.layers.EinsumDense("abc,bcd->abd", output_shape=(3, 7), name="batched")
+    model = keras.Sequential([keras.Input((3, 5)), layer, keras.layers.Flatten(), keras.layers.Dense(4, name="dense")])
+    assert "is no product with one matrix" in str(reasons(find_weights(model, "*"))["batched"])
+    with pytest.raises(ValueError, match="'abc,bcd->abd' is no product"):
+        find_weights(model, "batched")
+
+
+def test_recurrent_kernels_are_found_wherever_they_are() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6, 5)),
+            layers.LSTM(4, return_sequences=True, name="lstm"),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True, name="gru"), name="both"),
+            layers.RNN([layers.LSTMCell(8), layers.SimpleRNNCell(8)], return_sequences=True, name="stack"),
+            layers.TimeDistributed(layers.Dense(8, name="inside"), name="each"),
+            layers.SimpleRNN(4, name="simple"),
+            layers.Dense(3, name="last"),
+        ]
+    )
+    found = find_weights(model)
+    assert [(c.path, c.weight_name) for c in found if c.skipped is None] == [
+        *[("lstm", "cell.kernel"), ("lstm", "cell.recurrent_kernel")],
+        *[(f"both/{way}_gru", f"cell.{name}") for way in ("forward", "backward") for name in KERNELS],
+        *[("stack", f"cell.cells.{i}.{name}") for i in range(2) for name in KERNELS],
+        ("each/inside", "kernel"),
+        *[("simple", "cell.kernel"), ("simple", "cell.recurrent_kernel")],
+    ]
+    assert chosen(find_weights(model, "both")) == ["both/forward_gru"] * 2 + ["both/backward_gru"] * 2
+    assert chosen(find_weights(model, ["lstm/cell.kernel", "each"])) == ["lstm", "each/inside"]
+    assert chosen(find_weights(model, lambda layer: isinstance(layer, layers.SimpleRNN))) == ["simple"] * 2
+    for candidate in found:
+        if candidate.path == "lstm":
+            assert candidate.view == DENSE
+            assert candidate.variable.shape == ((5 if candidate.weight_name == "cell.kernel" else 4), 16)
+    report = sparsify(model, AlignedBlock(4), 0.5)
+    assert all(line.zeros == pytest.approx(0.5, abs=0.04) for line in report.pruned)
+    assert np.mean(np.array(model.get_layer("lstm").cell.recurrent_kernel) == 0) == 0.5
+    assert report["lstm/cell.recurrent_kernel"].columns == 4
+    assert "lstm/cell.kernel " in str(report)
+
+
+KERNELS = ("kernel", "recurrent_kernel")
+
+
+def test_cells_of_other_kinds_are_layers_of_their_own() -> None:
+    class Cell(keras.layers.Layer):
+        state_size = 4
+        prunable_weights = ("mix",)
+
+        def build(self, shape: Any) -> None:
+            self.mix = self.add_weight(shape=(shape[-1], 4), name="mix")
+
+        def call(self, x: Any, states: Any) -> Any:
+            return x @ self.mix + states[0], [x @ self.mix]
+
+    model = keras.Sequential([keras.Input((6, 5)), keras.layers.RNN([Cell(name="mine"), keras.layers.GRUCell(4)])])
+    assert next((c.layer.name, c.weight_name) for c in find_weights(model, "*")) == ("mine", "mix")
+    assert {c.weight_name for c in find_weights(model, "*")} == {"mix", *KERNELS}
+
+
+def test_the_pointwise_part_of_separable_convolutions() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 3)),
+            layers.Conv2D(6, 3, name="stem"),
+            layers.SeparableConv2D(10, 3, name="separable"),
+            layers.Reshape((25, 10)),
+            layers.SeparableConv1D(8, 3, name="separable_1d"),
+            layers.Conv1DTranspose(8, 3, name="up"),
+            layers.Flatten(),
+            layers.Dense(3, name="last"),
+        ]
+    )
+    found = find_weights(model)
+    assert [(c.path, c.weight_name) for c in found if c.skipped is None] == [
+        ("separable", "pointwise_kernel"),
+        ("separable_1d", "pointwise_kernel"),
+    ]
+    assert "transposed" in str(reasons(found)["up"])
+    sparsify(model, AlignedBlock(2), 0.5)
+    assert (np.array(model.get_layer("separable").depthwise_kernel) != 0).all()
+    assert np.mean(np.array(model.get_layer("separable").pointwise_kernel) == 0) == 0.5
+
+
+class Mixer(keras.layers.Layer):
+    """A layer of the user's own with two weights, one of which it names."""
+
+    prunable_weights: Any = ("mix",)
+
+    def build(self, shape: Any) -> None:
+        self.mix = self.add_weight(shape=(shape[-1], 8), name="mix")
+        self.scale = self.add_weight(shape=(8,), name="scale")
+
+    def call(self, x: Any) -> Any:
+        return x @ self.mix * self.scale
+
+
+@pytest.mark.parametrize(
+    ("named", "rows"),
+    [(("mix",), 8), ("mix", 8), ({"mix": MatrixView(rows=(0,), columns=(1,))}, 6), (lambda: ["mix"], 8)],
+)
+def test_a_layer_of_ones_own_names_its_weights(named: Any, rows: int) -> None:
+    layer = Mixer(name="mixer")
+    layer.prunable_weights = named
+    model = keras.Sequential([keras.Input([6]), layer])
+    assert chosen(find_weights(model)) == ["mixer"]
+    report = sparsify(model, AlignedBlock(2), 0.5)
+    assert report["mixer"].rows == rows
+    assert np.mean(np.array(layer.mix) == 0) == 0.5
+    assert (np.array(layer.scale) != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (("mixx",), "names 'mixx', which is no weight of it"),
+        (("scale",), r"'scale' of layer 'mixer' has the shape \(8,\)"),
+        ({"mix": MatrixView(rows=(0,), columns=())}, "MatrixView of all its axes"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(named: Any, message: str) -> None:
+    layer = Mixer(name="mixer")
+    layer.prunable_weights = named
+    with pytest.raises(ValueError, match=message):
+        find_weights(keras.Sequential([keras.Input([6]), layer]))
+
+
 def test_low_rank_updates_must_be_merged_first() -> None:
     model = keras.Sequential([keras.Input([8]), keras.layers.Dense(8, name="lora"), keras.layers.Dense(8)])
     model.get_layer("lora").enable_lora(2)

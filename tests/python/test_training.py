@@ -63,6 +63,10 @@ WAYS: dict[str, dict[str, Any]] = {
 class Watch(keras.callbacks.Callback):
     """Notes after every batch where the zeros are, and the loss."""
 
+    _implements_train_batch_hooks = Prune._implements_train_batch_hooks
+    _implements_test_batch_hooks = Prune._implements_test_batch_hooks
+    _implements_predict_batch_hooks = Prune._implements_predict_batch_hooks
+
     def __init__(self) -> None:
         super().__init__()
         self.zeros: list[np.ndarray] = []
@@ -92,6 +96,42 @@ def test_masks_and_penalties_act(way: str) -> None:
     assert all(zeros[masked].all() and zeros[~masked].mean() < 0.02 for zeros in watch.zeros[4:])
     # Losses are means over the batches so far, and the penalty begins with the second.
     assert watch.losses[1] > 2 * watch.losses[0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_tf_keras_models_are_pruned_too(policy: str) -> None:
+    tf_keras = pytest.importorskip("tf_keras")
+    tf_keras.utils.set_random_seed(1)
+    layers = tf_keras.layers
+    recurrent = policy == "float32"
+    model = tf_keras.Sequential(
+        [
+            tf_keras.Input((2, 5)),
+            layers.Bidirectional(layers.LSTM(4), name="both") if recurrent else layers.Flatten(name="both"),
+            layers.Dense(12, name="hidden", kernel_constraint=tf_keras.constraints.MaxNorm(2.0), dtype=policy),
+            layers.Dense(3, name="last", dtype=policy),
+        ]
+    )
+    optimizer = tf_keras.optimizers.Adam(0.01)
+    if policy != "float32":
+        optimizer = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, "mse")
+    x, y = data()
+    prune = Prune(AlignedBlock(4), SCHEDULE, Reweighted(10.0), layers=["both", "hidden"][not recurrent :])
+    watch = Watch()
+    # The two packages have callbacks of their own, and each takes the other's.
+    model.fit(x.reshape(40, 2, 5), y, batch_size=4, verbose=0, shuffle=False, callbacks=[prune, watch])
+    assert [zeros.mean() for zeros in watch.zeros[:4]] == [0.0] * 4
+    for zeros in watch.zeros[4:]:
+        np.testing.assert_array_equal(zeros, watch.zeros[4])
+    assert watch.losses[1] > 2 * watch.losses[0]
+    assert len(prune.report().pruned) == (5 if recurrent else 1)
+    for target in prune._require().targets:
+        assert np.mean(target.variable.numpy() == 0) == pytest.approx(0.5, abs=0.04)
+    prune.release()
+    hidden = model.get_layer("hidden")
+    assert isinstance(hidden.kernel.constraint, tf_keras.constraints.MaxNorm)
+    assert not hidden._callable_losses
 
 
 MIRRORED = """
