@@ -131,8 +131,8 @@ def blk_rew(
     end_step: int,
     zeros: float = 0.0,
     *,
-    rows: int = 16,
-    columns: int = 64,
+    rows: int = 8,
+    columns: int = 32,
     strength: float = 1e-4,
     begin_step: int = 0,
     frequency: int = 500,
@@ -155,9 +155,9 @@ def blk_rew(
 
     Example:
         >>> from keras_prune import presets
-        >>> prune = presets.blk_rew(end_step=5000, rows=8, columns=32)
+        >>> prune = presets.blk_rew(end_step=5000, rows=16, columns=64)
         >>> prune.structure
-        BlockRowColumn(rows=8, columns=32)
+        BlockRowColumn(rows=16, columns=64)
 
     Reference:
         Ma et al., "BLK-REW: A Unified Block-based DNN Pruning Framework using Reweighted Regularization Method",

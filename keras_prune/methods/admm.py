@@ -60,8 +60,10 @@ class Admm(Method):
         if not self.rho or not all(r > 0 for r in self.rho):
             raise ValueError(f"rho must be one positive factor a stage, but is {rho!r}; {RHO} is usual")
         self._rho: Any = None
-        # One a target: for each of its structure's constraints Z - U, which is all the penalty needs, and U.
-        self._anchors: dict[str, list[Any]] = {}
+        # One a target. Over n constraints sum |W - A_i|^2 = n |W - A|^2 + spread, where A_i = Z_i - U_i, A is their
+        # mean and spread = sum |A_i - A|^2, so that the step reads one tensor beside each weight.
+        self._anchors: dict[str, Any] = {}
+        self._spreads: dict[str, Any] = {}
         self._duals: dict[str, list[Any]] = {}
 
     def __repr__(self) -> str:
@@ -71,23 +73,22 @@ class Admm(Method):
         """Make the auxiliary variables."""
         require_end(self, schedule)
         self._rho = tf.Variable(0.0, trainable=False, name="rho")
-        for store, name in ((self._anchors, "anchor"), (self._duals, "dual")):
-            store.clear()
-            for target in targets:
-                store[target.name] = [
-                    tf.Variable(tf.zeros(target.shape), trainable=False, name=name) for _ in _parts(target)
-                ]
+        self._anchors = {t.name: _zeros(t.shape, "anchor") for t in targets}
+        self._spreads = {t.name: _zeros((), "spread") for t in targets}
+        self._duals = {t.name: [_zeros(t.shape, "dual") for _ in _parts(t)] for t in targets}
 
     def penalty(self, target: Target) -> Callable[[Any], Any] | None:
         """Give ``rho / 2 * |W - Z + U|^2``, summed over the constraints."""
-        rho, anchors = self._rho, self._anchors[target.name]
+        rho, anchor, spread = self._rho, self._anchors[target.name], self._spreads[target.name]
+        constraints = len(self._duals[target.name])
 
         def penalty(weights: Any) -> Any:
             values = tf.convert_to_tensor(weights)
             if values.dtype.size < 4:
                 values = tf.cast(values, tf.float32)
-            distances = [tf.reduce_sum(tf.square(values - tf.cast(anchor, values.dtype))) for anchor in anchors]
-            return 0.5 * tf.cast(rho, values.dtype) * tf.add_n(distances)
+            distance = tf.reduce_sum(tf.square(values - tf.cast(anchor, values.dtype)))
+            total = constraints * distance + tf.cast(spread, values.dtype)
+            return 0.5 * tf.cast(rho, values.dtype) * total
 
         return penalty
 
@@ -108,20 +109,30 @@ class Admm(Method):
             sums.append(weights[target.name] + dual.astype(np.float32))
         matrices = [target.view.to_matrix(s) for (target, _, _), s in zip(pairs, sums, strict=True)]
         masks = project([t for t, _, _ in pairs], matrices, zeros, [part for _, _, part in pairs])
+        anchors: dict[str, list[Any]] = {target.name: [] for target in targets}
         for (target, i, _), total, mask in zip(pairs, sums, masks, strict=True):
             kept = target.view.from_matrix(mask, target.shape)
             # With V = W + U: where Z keeps V the new U = V - Z is zero, and elsewhere it is V.
             self._duals[target.name][i].assign(np.where(kept, np.float32(0), total))
-            self._anchors[target.name][i].assign(np.where(kept, total, -total))
+            anchors[target.name].append(np.where(kept, total, -total))
+        for name, each in anchors.items():
+            mean = np.mean(each, axis=0)
+            self._anchors[name].assign(mean)
+            self._spreads[name].assign(sum(float(np.sum(np.square(anchor - mean))) for anchor in each))
         self._rho.assign(rho)
 
     def variables(self) -> Mapping[str, Any]:
         """Return rho, and the auxiliary variables of each weight."""
         found = {"rho": self._rho}
-        for kind, store in (("anchor", self._anchors), ("dual", self._duals)):
-            for name, variables in store.items():
-                found.update({f"{kind}/{i}/{name}": variable for i, variable in enumerate(variables)})
+        for kind, store in (("anchor", self._anchors), ("spread", self._spreads)):
+            found.update({f"{kind}/{name}": variable for name, variable in store.items()})
+        for name, duals in self._duals.items():
+            found.update({f"dual/{i}/{name}": dual for i, dual in enumerate(duals)})
         return found
+
+
+def _zeros(shape: tuple[int, ...], name: str) -> Any:
+    return tf.Variable(tf.zeros(shape), trainable=False, name=name)
 
 
 def _parts(target: Target) -> tuple[Structure, ...]:

@@ -52,7 +52,7 @@ class Reweighted(Method):
         >>> from keras_prune import BlockRowColumn, ConstantSparsity, Prune
         >>> from keras_prune.methods import Reweighted
         >>> schedule = ConstantSparsity(0.0, begin_step=0, end_step=4000, frequency=1000)
-        >>> prune = Prune(BlockRowColumn(16, 64), schedule, Reweighted(strength=1e-4))  # rates emerge by themselves
+        >>> prune = Prune(BlockRowColumn(8, 32), schedule, Reweighted(strength=1e-4))  # rates emerge by themselves
 
     Reference:
         Ma et al., "BLK-REW: A Unified Block-based DNN Pruning Framework using Reweighted Regularization Method",
@@ -75,8 +75,9 @@ class Reweighted(Method):
         self.eps = float(eps)
         self.squared = bool(squared)
         self.threshold = float(threshold)
-        # One a target: alpha of the groups of each division, 0 while there is no penalty.
-        self._alphas: dict[str, list[Any]] = {}
+        # One a target, 0 while there is no penalty: alpha of the groups of each division, or, in the squared form, what
+        # these come to for each weight, so that the step need not form groups.
+        self._factors: dict[str, list[Any]] = {}
 
     def __repr__(self) -> str:
         return (
@@ -86,26 +87,27 @@ class Reweighted(Method):
     def start(self, targets: Sequence[Target], schedule: Schedule) -> None:
         """Make the factors of all groups."""
         require_end(self, schedule)
-        self._alphas = {
+        self._factors = {
             target.name: [
-                tf.Variable(tf.zeros_like(energies), trainable=False, name="alpha")
-                for energies in _energies(tf.zeros(target.shape), target)
+                tf.Variable(tf.zeros(shape), trainable=False, name="factors")
+                for shape in (
+                    [target.shape] if self.squared else [e.shape for e in _energies(tf.zeros(target.shape), target)]
+                )
             ]
             for target in targets
         }
 
     def penalty(self, target: Target) -> Callable[[Any], Any] | None:
         """Give ``strength * sum of alpha_g * |W_g|^2``, or the unsquared form."""
-        alphas = self._alphas[target.name]
+        factors = self._factors[target.name]
 
         def penalty(weights: Any) -> Any:
             values = tf.convert_to_tensor(weights)
             if values.dtype.size < 4:
                 values = tf.cast(values, tf.float32)
-            terms = [
-                tf.reduce_sum(tf.cast(alpha, values.dtype) * (energies if self.squared else _safe_sqrt(energies)))
-                for alpha, energies in zip(alphas, _energies(values, target), strict=True)
-            ]
+            squares = tf.square(values)
+            norms = [squares] if self.squared else [_safe_sqrt(e) for e in _energies(squares, target)]
+            terms = [tf.reduce_sum(tf.cast(f, values.dtype) * norm) for f, norm in zip(factors, norms, strict=True)]
             return tf.cast(self.strength / len(terms), values.dtype) * tf.add_n(terms)
 
         return penalty
@@ -114,9 +116,18 @@ class Reweighted(Method):
         """Refresh the factors, or prune at the end."""
         if progress < 1:
             for target in targets:
-                energies = _energies(tf.constant(target.values()), target)
-                for alpha, energy in zip(self._alphas[target.name], energies, strict=True):
-                    alpha.assign(1.0 / ((energy if self.squared else tf.sqrt(energy)) + self.eps))
+                squares = tf.constant(np.square(target.values()))
+                with tf.GradientTape() as tape:
+                    tape.watch(squares)
+                    energies = _energies(squares, target)
+                    alphas = [
+                        1.0 / ((e if self.squared else tf.sqrt(e)) + self.eps) for e in map(tf.stop_gradient, energies)
+                    ]
+                    # Linear in the squares of the weights, with the factor of each as its gradient.
+                    mean = tf.add_n([tf.reduce_sum(a * e) for a, e in zip(alphas, energies, strict=True)]) / len(alphas)
+                new = [tape.gradient(mean, squares)] if self.squared else alphas
+                for factors, values in zip(self._factors[target.name], new, strict=True):
+                    factors.assign(values)
             return
         matrices = [target.matrix() for target in targets]
         if zeros > 0:
@@ -125,14 +136,14 @@ class Reweighted(Method):
             masks = [self._automatic(target, matrix) for target, matrix in zip(targets, matrices, strict=True)]
         for target, mask in zip(targets, masks, strict=True):
             target.set_mask(mask)
-            for alpha in self._alphas[target.name]:
-                alpha.assign(tf.zeros_like(alpha))
+            for factors in self._factors[target.name]:
+                factors.assign(tf.zeros_like(factors))
 
     def variables(self) -> Mapping[str, Any]:
-        """Return the factors of each weight's groups."""
+        """Return the factors of each weight."""
         return {
-            f"alpha/{i}/{name}": variable
-            for name, variables in self._alphas.items()
+            f"factors/{i}/{name}": variable
+            for name, variables in self._factors.items()
             for i, variable in enumerate(variables)
         }
 
@@ -152,11 +163,11 @@ class Reweighted(Method):
         return best
 
 
-def _energies(values: Any, target: Target) -> list[Any]:
-    """Sum the squares in each group ``[row groups, position groups, column groups]``, for each division."""
+def _energies(squares: Any, target: Target) -> list[Any]:
+    """Sum the weights' squares in each group ``[row groups, position groups, column groups]``, for each division."""
     axes = target.view.rows + target.view.columns
     rows = int(np.prod([target.shape[axis] for axis in target.view.rows]))
-    matrix = tf.reshape(tf.transpose(tf.square(values), axes), [rows, -1])
+    matrix = tf.reshape(tf.transpose(squares, axes), [rows, -1])
     return [
         _tile_sums(matrix, tiling, int(np.prod(target.kernel))) for tiling in target.structure.groups(target.kernel)
     ]

@@ -45,12 +45,12 @@ class BlockRowColumn(Structure):
 
     name: ClassVar[str] = "block_row_column"
 
-    rows: int = 16
-    columns: int = 64
+    rows: int = 8
+    columns: int = 32
 
     def __post_init__(self) -> None:
-        check_size(self.rows, "rows", most=_MAX_ROWS, usual=16)
-        check_size(self.columns, "columns", most=_MAX_COLUMNS, usual=64)
+        check_size(self.rows, "rows", most=_MAX_ROWS, usual=8)
+        check_size(self.columns, "columns", most=_MAX_COLUMNS, usual=32)
 
     def groups(self, kernel: Kernel) -> tuple[Tiling, ...]:
         """Return the rows and the columns of blocks."""

@@ -27,7 +27,7 @@ RECIPES: list[tuple[Callable[..., Prune], Any, type, float]] = [
     (presets.bed, UnalignedBlock(4, "bed"), Magnitude, 0.8),
     (presets.patdnn, Pattern(8), Admm, 0.875),
     (presets.block_punched, BlockPunched(8, 4), Reweighted, 0.8),
-    (presets.blk_rew, BlockRowColumn(16, 64), Reweighted, 0.0),
+    (presets.blk_rew, BlockRowColumn(8, 32), Reweighted, 0.0),
 ]
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_prune import Admm, AlignedBlock, ConstantSparsity, Magnitude, Pattern, PolynomialDecay, Prune, Reweighted
+from keras_prune import Admm, AlignedBlock, ConstantSparsity, Magnitude, Pattern, PolynomialDecay, Prune
 from keras_prune.state import StateFile
 
 # Eight batches an epoch; masks change in the epoch that is interrupted, and at the end.
@@ -22,7 +22,6 @@ EPOCHS, BATCH = 4, 4
 RECIPES: dict[str, tuple[Any, Any, Any]] = {
     "magnitude": (AlignedBlock(4), PolynomialDecay(0.1, 0.7, 3, 27, frequency=3), Magnitude()),
     "admm": (Pattern(4), ConstantSparsity(0.7, 3, 25, frequency=3), Admm([1e-2, 1e-1])),
-    "reweighted": (AlignedBlock(4), ConstantSparsity(0.7, 3, 25, frequency=3), Reweighted(1e-3)),
 }
 
 
