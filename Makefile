@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 BAZEL ?= tools/bazel
+ANDROID_NDK := $(or $(ANDROID_NDK_HOME),$(CURDIR)/build/android-ndk)
 DELEGATE := //tflite_delegate:libblock_sparse_delegate.so
 CPP_SOURCES = $$(find tflite_delegate tests benchmarks -name '*.cc' -o -name '*.h')
 
@@ -14,8 +15,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test demo bench-selection \
-  bench-latency bench clean
+.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android test demo \
+  bench-selection bench-latency bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,10 +60,15 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m pytest tests/python tests/aarch64
 
+test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
+	@tools/setup.sh python build aarch64 android
+	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE)
+	$(PYTHON) -m pytest tests/android
+
 # One at a time and in this order, whatever -j says: two builds would only wait for one another.
 test: ## everything above; what continuous integration runs
-	@tools/setup.sh python build aarch64
-	@for part in lint test-cpp test-sanitizers test-cpp-aarch64 test-python; do \
+	@tools/setup.sh python build aarch64 android
+	@for part in lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android; do \
 	  echo "== $$part"; started=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$part; \
 	  echo "== $$part passed in $$((SECONDS - started)) s"; \

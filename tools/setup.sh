@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Brings what the project needs from package registries alone, on Debian 12 with Python 3.10 to 3.12:
-#   setup.sh [python] [build] [aarch64] [data]      (default: all)
+#   setup.sh [python] [build] [aarch64] [android] [data]      (default: all)
 # python:  .venv with the package and its development tools
 # build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
 # aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
+# android: clang, lld, and under build/android-ndk a stand-in for the Android NDK
 # data:    the Fashion-MNIST images of the demo
 # What is already there is left alone. System packages need root or sudo, and only if one is missing. On another system
 # than Debian Python's part works as it is, Bazelisk replaces the build's, and the others are left to the user.
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 setup=$root/build/setup
 mkdir -p "$setup"
-[ $# -gt 0 ] || set -- python build aarch64 data
+[ $# -gt 0 ] || set -- python build aarch64 android data
 
 say() { echo "setup: $*" >&2; }
 fail() { echo "setup: $*" >&2; exit 1; }
@@ -177,11 +178,31 @@ setup_aarch64() {
     run "Python and LiteRT for AArch64 (build/aarch64-root)" fetch_aarch64_root
 }
 
+# --- android ----------------------------------------------------------------------------------------------------------
+
+android_sources() { cat tools/android/registry_ndk.sh tools/android/bionic_api26.txt tools/android/glibc_names.c \
+  tools/android/include/*/* | sha256sum; }
+
+make_registry_ndk() {
+  local new=$root/build/android-ndk.new
+  rm -rf "$new" &&
+    tools/android/registry_ndk.sh "$new" &&
+    rm -rf "$root/build/android-ndk" &&
+    mv "$new" "$root/build/android-ndk" &&
+    android_sources > "$setup/android-ndk"
+}
+
+setup_android() {
+  system_packages clang-19 lld-19 llvm-19
+  [ "$(cat "$setup/android-ndk" 2> /dev/null)" = "$(android_sources)" ] ||
+    run "stand-in for the Android NDK (build/android-ndk)" make_registry_ndk
+}
+
 setup_data() { system_packages dataset-fashion-mnist; }
 
 for part in "$@"; do
   case $part in
-    python | build | aarch64 | data) "setup_$part" ;;
-    *) fail "unknown part '$part'; there are: python build aarch64 data" ;;
+    python | build | aarch64 | android | data) "setup_$part" ;;
+    *) fail "unknown part '$part'; there are: python build aarch64 android data" ;;
   esac
 done
