@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
+from benchmarks.turns import time_in_turns
 
 BENCH = Path("build/bench")
 
@@ -112,55 +112,39 @@ def check_xnnpack(dense: Any, path: Path) -> None:
 def measure(case: Case, threads: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
     """Figures of one case, one row a thread count."""
     dense_path, sparse_path = make_models(case, folder)
+    return [_measure(case, count, seconds / len(threads), dense_path, sparse_path) for count in threads]
+
+
+def _measure(case: Case, threads: int, seconds: float, dense_path: Path, sparse_path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
-        sides = {}
-        for count in threads:
-            sides["dense", count] = interpreter(dense_path, count)
-            sides["sparse", count] = interpreter(sparse_path, count, report)
+        sides = [interpreter(dense_path, threads), interpreter(sparse_path, threads, report)]
         claimed = json.loads(report.read_text())
-    check_xnnpack(sides["dense", threads[0]], dense_path)
-    generator = np.random.default_rng(0)
-    outputs: dict[tuple[str, int], np.ndarray] = {}
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in sides}
-    for key, side in sides.items():
-        details = side.get_input_details()[0]
-        if not outputs:
-            image = generator.normal(size=details["shape"]).astype(np.float32)
-        side.set_tensor(details["index"], image)
-        for _ in range(3):
-            side.invoke()
-        outputs[key] = side.get_tensor(side.get_output_details()[0]["index"])
-    until = time.monotonic() + seconds
-    while time.monotonic() < until or len(times["sparse", threads[0]]) < 11:
-        for key, side in sides.items():
-            started = time.perf_counter()
-            side.invoke()
-            times[key].append(time.perf_counter() - started)
-    rows = []
-    for count in threads:
-        dense_ms = statistics.median(times["dense", count]) * 1e3
-        sparse_ms = statistics.median(times["sparse", count]) * 1e3
-        dense_output = outputs["dense", count]
-        rows.append(
-            {
-                "model": case.model,
-                "structure": case.structure,
-                "sparsity": case.sparsity,
-                "threads": count,
-                "dense_ms": round(dense_ms, 4),
-                "sparse_ms": round(sparse_ms, 4),
-                "ratio": round(dense_ms / sparse_ms, 4),
-                "max_abs_diff": float(np.abs(dense_output - outputs["sparse", count]).max()),
-                "output_range": float(dense_output.max() - dense_output.min()),
-                "nodes_claimed": claimed["nodes_claimed"],
-                "nodes_total": claimed["nodes_total"],
-                "partitions": claimed["partitions"],
-                "target": case.target if count == 1 else None,
-                "runs": len(times["sparse", count]),
-            }
-        )
-    return rows
+    check_xnnpack(sides[0], dense_path)
+    image = np.random.default_rng(0).normal(size=sides[0].get_input_details()[0]["shape"]).astype(np.float32)
+    outputs = []
+    for side in sides:
+        side.set_tensor(side.get_input_details()[0]["index"], image)
+        side.invoke()
+        outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
+    times = time_in_turns([side.invoke for side in sides], seconds, threads)
+    dense_ms, sparse_ms = (statistics.median(side) * 1e3 for side in times)
+    return {
+        "model": case.model,
+        "structure": case.structure,
+        "sparsity": case.sparsity,
+        "threads": threads,
+        "dense_ms": round(dense_ms, 4),
+        "sparse_ms": round(sparse_ms, 4),
+        "ratio": round(dense_ms / sparse_ms, 4),
+        "max_abs_diff": float(np.abs(outputs[0] - outputs[1]).max()),
+        "output_range": float(outputs[0].max() - outputs[0].min()),
+        "nodes_claimed": claimed["nodes_claimed"],
+        "nodes_total": claimed["nodes_total"],
+        "partitions": claimed["partitions"],
+        "target": case.target if threads == 1 else None,
+        "runs": len(times[1]),
+    }
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -22,7 +22,7 @@ def _application(name: str, **arguments: Any) -> Callable[[], Any]:
     def build() -> Any:
         import keras
 
-        return getattr(keras.applications, name)(weights=None, **arguments)
+        return getattr(keras.applications, name)(weights=None, **{"input_shape": (224, 224, 3), **arguments})
 
     return build
 
@@ -70,7 +70,7 @@ NETWORKS: dict[str, Network] = {
     "resnet50": Network(_application("ResNet50")),
     "densenet121": Network(_application("DenseNet121")),
     "vgg16": Network(_application("VGG16")),
-    "vgg16_conv": Network(_application("VGG16", include_top=False, input_shape=(224, 224, 3))),
+    "vgg16_conv": Network(_application("VGG16", include_top=False)),
 }
 
 

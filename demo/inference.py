@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 import keras_prune
+from benchmarks.turns import time_in_turns
 from demo.console import Screen
 from demo.files import Images
-
-BURST, WARM_UP = 12, 2
-"""Inferences of one model before the other has its turn, and how many of them are not counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +85,9 @@ def predict(interpreter: Any, images: Images, screen: Screen) -> npt.NDArray[np.
     return np.stack(outputs)
 
 
-def compare_latency(dense: Any, sparse: Any, image: npt.NDArray[np.float32], seconds: float) -> tuple[float, float]:
+def compare_latency(
+    dense: Any, sparse: Any, image: npt.NDArray[np.float32], seconds: float, threads: int
+) -> tuple[float, float]:
     """Time two interpreters in turns on one image.
 
     Args:
@@ -96,20 +95,12 @@ def compare_latency(dense: Any, sparse: Any, image: npt.NDArray[np.float32], sec
         sparse: the other.
         image: one image, ``[28, 28, 1]``.
         seconds: how long to go on.
+        threads: how many either uses.
 
     Returns:
         The median time of an inference of either, in milliseconds.
     """
-    times: tuple[list[float], list[float]] = ([], [])
     for interpreter in (dense, sparse):
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or not times[1]:
-        for interpreter, kept in zip((dense, sparse), times, strict=True):
-            burst = []
-            for _ in range(BURST):
-                began = time.perf_counter()
-                interpreter.invoke()
-                burst.append(time.perf_counter() - began)
-            kept.extend(burst[WARM_UP:])
+    times = time_in_turns([dense.invoke, sparse.invoke], seconds, threads)
     return float(np.median(times[0])) * 1e3, float(np.median(times[1])) * 1e3

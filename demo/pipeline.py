@@ -103,7 +103,7 @@ def run(data: Path, output: Path, plan: training.Plan, screen: Screen, latency_s
             dense = inference.open_dense(output / "dense.tflite", threads)
             sparse = inference.open_sparse(output / "sparse.tflite", threads)
             latency_dense[threads], latency_sparse[threads] = inference.compare_latency(
-                dense, sparse, test.pixels[0], latency_seconds
+                dense, sparse, test.pixels[0], latency_seconds, threads
             )
             dense_ms, sparse_ms = latency_dense[threads], latency_sparse[threads]
             screen.say(f"{count_of_threads(threads)}: {dense_ms:.3f} ms dense, {sparse_ms:.3f} ms pruned")

@@ -31,7 +31,7 @@ class Plan:
 
     dense_epochs: int = 3
     pruning_epochs: int = 2
-    seconds: float = 260.0
+    seconds: float = 330.0
     batch_size: int = 128
 
 
@@ -115,7 +115,7 @@ def fine_tune(
     """
     steps = _steps(images, plan)
     left = plan.seconds - dense_seconds
-    epochs = max(1, min(plan.pruning_epochs, int(left / (dense_seconds / max(dense.epochs, 1)))))
+    epochs = max(1, min(plan.pruning_epochs, round(left / (dense_seconds / max(dense.epochs, 1)))))
     end = max(1, round(PRUNED_BY * epochs * steps))
     prune = Prune(
         UnalignedBlock(size=4, selection="bed"),
