@@ -62,7 +62,8 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 
 test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
 	@tools/setup.sh python build aarch64 android
-	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE)
+	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar
+	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java
 	$(PYTHON) -m pytest tests/android
 
 # One at a time and in this order, whatever -j says: two builds would only wait for one another.

@@ -4,7 +4,7 @@
 # python:  .venv with the package and its development tools
 # build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
 # aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
-# android: clang, lld, and under build/android-ndk a stand-in for the Android NDK
+# android: clang, lld, Java, Maven, and under build/android-ndk a stand-in for the Android NDK
 # data:    the Fashion-MNIST images of the demo
 # What is already there is left alone. System packages need root or sudo, and only if one is missing. On another system
 # than Debian Python's part works as it is, Bazelisk replaces the build's, and the others are left to the user.
@@ -193,7 +193,7 @@ make_registry_ndk() {
 }
 
 setup_android() {
-  system_packages clang-19 lld-19 llvm-19
+  system_packages clang-19 lld-19 llvm-19 openjdk-17-jdk-headless maven
   [ "$(cat "$setup/android-ndk" 2> /dev/null)" = "$(android_sources)" ] ||
     run "stand-in for the Android NDK (build/android-ndk)" make_registry_ndk
 }

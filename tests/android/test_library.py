@@ -11,15 +11,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from runtime import SYSTEM_LIBRARIES, make_system_libraries
 
 import keras_prune
 
 ROOT = Path(__file__).parents[2]
-LIBRARY = ROOT / "bazel-android-arm64-bin" / "tflite_delegate" / "libblock_sparse_delegate.so"
-NAMES = Path(__file__).with_name("android_names.c")
+BUILT = ROOT / "bazel-android-arm64-bin" / "tflite_delegate"
+EXPORTS = {
+    "libblock_sparse_delegate.so": {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"},
+    "java/libblock_sparse_delegate_jni.so": {
+        f"Java_blocksparse_tflite_BlockSparseDelegate_{method}" for method in ("create", "destroy")
+    },
+}
 LARGEST_FILE = 600 * 1024
 PAGE = 16 * 1024
-SYSTEM_LIBRARIES = ["libc.so", "libm.so", "libdl.so", "liblog.so"]
 
 
 def android_functions() -> set[str]:
@@ -32,16 +37,20 @@ def readelf(*arguments: str) -> str:
     return done.stdout
 
 
-def symbols(library: Path) -> list[tuple[str, str, str]]:
-    """Name, section ("UND" where the library asks for it) and visibility of each dynamic symbol."""
+def symbols(library: Path) -> list[tuple[str, str]]:
+    """Name and section, "UND" where the library asks for it, of each dynamic symbol."""
     rows = (line.split() for line in readelf("--dyn-syms", str(library)).splitlines())
-    return [(row[7].split("@")[0], row[6], row[5]) for row in rows if len(row) >= 8 and row[0].rstrip(":").isdigit()]
+    return [(row[7].split("@")[0], row[6]) for row in rows if len(row) >= 8 and row[0].rstrip(":").isdigit()]
 
 
-@pytest.fixture(scope="module")
-def library() -> Path:
-    assert LIBRARY.exists(), f"{LIBRARY} is missing; 'make test-android' builds it"
-    return LIBRARY.resolve()
+def built(name: str) -> Path:
+    assert (BUILT / name).exists(), f"{BUILT / name} is missing; 'make test-android' builds it"
+    return (BUILT / name).resolve()
+
+
+@pytest.fixture(params=EXPORTS)
+def library(request) -> Path:
+    return built(request.param)
 
 
 def test_it_is_for_arm64_and_small_enough(library):
@@ -58,14 +67,14 @@ def test_it_needs_only_the_systems_libraries(library):
 
 
 def test_what_it_calls_is_in_android_8(library):
-    asked = {name for name, section, _ in symbols(library) if section == "UND" and name}
+    asked = {name for name, section in symbols(library) if section == "UND" and name}
     assert {"malloc", "__android_log_write"} <= asked
     assert asked <= android_functions()
 
 
-def test_it_exports_the_delegates_interface_alone(library):
-    exported = {name for name, section, _ in symbols(library) if section != "UND" and name}
-    assert exported == {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
+def test_it_exports_its_interface_alone(library):
+    exported = {name for name, section in symbols(library) if section != "UND" and name}
+    assert exported == next(names for name, names in EXPORTS.items() if name.endswith(library.name))
 
 
 def test_pages_of_16_kb(library):
@@ -86,17 +95,7 @@ def test_nothing_written_is_executable_and_no_text_is_relocated(library):
     assert re.search(r"GNU_STACK.* RW +0", segments)
 
 
-@pytest.fixture(scope="module")
-def system_libraries(tmp_path_factory) -> Path:
-    """Android's system libraries by name, in terms of glibc."""
-    folder = tmp_path_factory.mktemp("system")
-    for name in SYSTEM_LIBRARIES:
-        command = ["aarch64-linux-gnu-gcc", "-shared", "-fPIC", "-O1", f"-Wl,-soname,{name}", "-o", str(folder / name)]
-        subprocess.run([*command, str(NAMES), "-Wl,--no-as-needed", "-lm"], check=True)
-    return folder
-
-
-def test_it_runs_a_model_as_the_reference_kernels_do(library, system_libraries, tmp_path):
+def test_it_runs_a_model_as_the_reference_kernels_do(tmp_path):
     rng = np.random.default_rng(5)
     inputs = keras.Input((14, 13, 3), batch_size=1)
     x = keras.layers.Conv2D(20, 3, strides=2, padding="same", activation="relu")(inputs)
@@ -113,13 +112,14 @@ def test_it_runs_a_model_as_the_reference_kernels_do(library, system_libraries, 
     (tmp_path / "net.dense.tflite").write_bytes(keras_prune.convert(model, sparse=False, batch_size=1))
     np.savez(tmp_path / "net.npz", rng.normal(size=(1, 14, 13, 3)).astype(np.float32))
 
+    make_system_libraries(tmp_path / "lib", "aarch64-linux-gnu-gcc")
     command = [str(ROOT / "tools" / "aarch64_python.sh"), str(ROOT / "tests" / "aarch64" / "run_models.py")]
     done = subprocess.run(
-        [*command, str(tmp_path), str(library)],
+        [*command, str(tmp_path), str(built("libblock_sparse_delegate.so"))],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "LD_LIBRARY_PATH": str(system_libraries)},
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path / "lib")},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^log 4 block_sparse: version .* cpu neon, .* [1-9]\d* of \d+ nodes", done.stderr, re.MULTILINE)

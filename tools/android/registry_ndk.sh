@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes a stand-in for the Android NDK from Debian's packages, for machines that have none and for continuous integration:
+# Makes a stand-in for the Android NDK from Debian's packages, for machines without one and continuous integration:
 #   registry_ndk.sh FOLDER [CPU...]     CPU: aarch64 (default), x86_64
 # It is laid out as an NDK, so that the very toolchain that takes a real one (toolchain.bzl) takes it. The compiler and
-# linker are Debian's, the C headers musl's, libc++ Debian's; libc, libm, libdl and liblog are empty functions under the
-# names that Android has (bionic_api26.txt): what Android lacks does not link. Libraries linked with it show what a build
-# with the NDK would need of a device. Programs linked statically run under qemu. Neither is to be shipped.
+# linker are Debian's, the C headers musl's, jni.h the JDK's, libc++ Debian's; libc, libm, libdl and liblog are empty
+# functions under the names that Android has (bionic_api26.txt): what Android lacks does not link. Libraries linked with
+# it show what a build with the NDK would need of a device. Programs linked statically run under qemu. Neither is to be
+# shipped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -29,6 +30,8 @@ done
 ln -sfn "$llvm/bin/lld" "$prebuilt/bin/ld.lld"
 ln -sfn "$llvm/lib/clang/19/include" "$runtime/include"
 cp -r "$here/include/." "$sysroot/usr/include/"
+java=$(dirname "$(dirname "$(readlink -f "$(command -v javac)")")")
+cp "$java/include/jni.h" "$java/include/linux/jni_md.h" "$sysroot/usr/include/"
 
 names() { awk -v section="[$1]" '/^#/ { next } /^\[/ { on = $0 == section; next } on' "$here/bionic_api26.txt"; }
 
@@ -62,7 +65,8 @@ for cpu in "$@"; do
   compile=("$prebuilt/bin/clang" "--target=$triple$api" "--sysroot=$sysroot" -fPIC -O1)
   for library in libc libm libdl liblog; do
     for name in $(names $library); do echo "void $name(void) {}"; done |
-      "${compile[@]}" -w -fno-builtin -x c - -shared -nostdlib -fuse-ld=lld "-Wl,-soname,$library.so" -o "$lib/$library.so"
+      "${compile[@]}" -w -fno-builtin -x c - -shared -nostdlib -fuse-ld=lld "-Wl,-soname,$library.so" \
+        -o "$lib/$library.so"
   done
   # Debian's libraries were built for glibc.
   "${compile[@]}" -c -w "$here/glibc_names.c" -o "$debs/glibc_names.o"

@@ -1,0 +1,25 @@
+"""Linker options of the project's shared libraries."""
+
+def shared_library_linkopts(version_script):
+    """Links nothing but the C library, and exports nothing but what the version script names.
+
+    The C++ library is linked in. The toolchain's own -lstdc++ comes later on the command line and is dropped as
+    unneeded; Android's links its C++ library statically by itself.
+
+    Args:
+      version_script: label of the script, which is to be in additional_linker_inputs too.
+    """
+    return [
+        "-Wl,--version-script,$(location %s)" % version_script,
+        "-Wl,--gc-sections",
+        "-Wl,--as-needed",
+        "-Wl,-z,defs",
+        "-Wl,-z,max-page-size=16384",
+        "-pthread",
+    ] + select({
+        "//tflite_delegate:android": [],
+        "//conditions:default": [
+            "-l:libstdc++.a",
+            "-static-libgcc",
+        ],
+    })
