@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path
 
 
-def main(archive: str, *entries: str) -> None:
+def write_archive(archive: str, *entries: str) -> None:
+    """Writes the files of ``entries``, each NAME=FILE or NAME=FOLDER."""
     files = {}
     for entry in entries:
         name, _, source = entry.partition("=")
@@ -27,4 +28,4 @@ def main(archive: str, *entries: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write_archive(*sys.argv[1:])
