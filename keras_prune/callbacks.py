@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,7 +168,15 @@ class Prune(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave the weights sparse."""
         # Optimizers with a moving average overwrite the weights with it at the end.
-        self._require().apply()
+        pruner = self._require()
+        pruner.apply()
+        if pruner.zeros == 0 and self.step < self.schedule.end_step:
+            warnings.warn(
+                f"nothing is pruned yet: training ended after {self.step} steps, and {self.method!r} with "
+                f"{self.schedule!r} goes on to step {self.schedule.end_step}. Train on with the same callback, or give "
+                "an earlier end_step",
+                stacklevel=2,
+            )
         if self.verbose:
             print(self.report())
 

@@ -168,8 +168,10 @@ class Target:
 
 def _set_constraint(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
     if isinstance(variable, tf.Variable):
-        # tf_keras trains TensorFlow's own variables, under mixed precision inside a wrapper.
-        getattr(variable, "_variable", variable)._constraint = constraint
+        # tf_keras trains TensorFlow's own variables: inside a wrapper under mixed precision, replicated by a strategy.
+        for inner in ("_variable", "_primary"):
+            variable = getattr(variable, inner, variable)
+        variable._constraint = constraint
     else:
         variable.constraint = constraint
 

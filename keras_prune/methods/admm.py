@@ -100,7 +100,8 @@ class Admm(Method):
                 target.set_mask(mask)
             self._rho.assign(0.0)
             return
-        rho, before = self.rho[min(int(progress * len(self.rho)), len(self.rho) - 1)], float(self._rho)
+        rho = self.rho[min(int(progress * len(self.rho)), len(self.rho) - 1)]
+        before = float(self._rho.numpy())
         pairs = [(target, i, part) for target in targets for i, part in enumerate(_parts(target))]
         weights = {target.name: target.values() for target in targets}
         sums = []

@@ -132,6 +132,8 @@ def test_tf_keras_models_are_pruned_too(policy: str) -> None:
 
 
 MIRRORED = """
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -141,15 +143,18 @@ import test_training as t
 from keras_prune import Admm, AlignedBlock, ConstantSparsity, Prune
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    model = t.make(optimizer=lambda: "sgd")
-watch = t.train(model, Prune(AlignedBlock(4), ConstantSparsity(0.5, 1, 5, 2), Admm([0.1])))
-kernel = model.get_layer("hidden").kernel.value
-assert len({copy.device for copy in kernel.values}) == 2
-for copy in kernel.values:
-    np.testing.assert_array_equal(copy.numpy(), kernel.values[0].numpy())
-    np.testing.assert_array_equal(copy.numpy() == 0, watch.zeros[4])
-assert abs(watch.zeros[4].mean() - 0.5) < 0.02 and not watch.zeros[3].any()
+# fit may be called inside the scope or outside; what the method keeps is replicated inside.
+for scope in (contextlib.nullcontext, strategy.scope):
+    with strategy.scope():
+        model = t.make(optimizer=lambda: "sgd")
+    with scope():
+        watch = t.train(model, Prune(AlignedBlock(4), ConstantSparsity(0.5, 1, 5, 2), Admm([0.1])))
+    kernel = model.get_layer("hidden").kernel.value
+    assert len({copy.device for copy in kernel.values}) == 2
+    for copy in kernel.values:
+        np.testing.assert_array_equal(copy.numpy(), kernel.values[0].numpy())
+        np.testing.assert_array_equal(copy.numpy() == 0, watch.zeros[4])
+    assert abs(watch.zeros[4].mean() - 0.5) < 0.02 and not watch.zeros[3].any()
 print("done")
 """
 
