@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,7 @@ class Target:
         self.view = candidate.view
         self.structure = structure
         self.shape = tuple(int(n) for n in self.variable.shape)
+        self.size = math.prod(self.shape)
         self.kernel = self.view.kernel_size(self.shape)
         self.mask_variable = tf.Variable(tf.ones(self.shape, tf.bool), trainable=False, name="mask")
         self.zeros = 0.0
@@ -84,11 +86,6 @@ class Target:
     def name(self) -> str:
         """Path of the weight in the model."""
         return f"{self.path}/{self.weight_name}"
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return int(np.prod(self.shape))
 
     def install(self, optimizer: Callable[[], Any] = lambda: None, penalty: Callable[[Any], Any] | None = None) -> bool:
         """Make mask and penalty act in training steps traced from now on; return whether that was new.
