@@ -62,9 +62,9 @@ class Admm(Method):
         self._rho: Any = None
         # One a target. Over n constraints sum |W - A_i|^2 = n |W - A|^2 + spread, where A_i = Z_i - U_i, A is their
         # mean and spread = sum |A_i - A|^2, so that the step reads one tensor beside each weight.
-        self._anchors: dict[str, Any] = {}
-        self._spreads: dict[str, Any] = {}
-        self._duals: dict[str, list[Any]] = {}
+        self._anchors: dict[Target, Any] = {}
+        self._spreads: dict[Target, Any] = {}
+        self._duals: dict[Target, list[Any]] = {}
 
     def __repr__(self) -> str:
         return f"Admm(rho={self.rho})"
@@ -73,14 +73,14 @@ class Admm(Method):
         """Make the auxiliary variables."""
         require_end(self, schedule)
         self._rho = tf.Variable(0.0, trainable=False, name="rho")
-        self._anchors = {t.name: _zeros(t.shape, "anchor") for t in targets}
-        self._spreads = {t.name: _zeros((), "spread") for t in targets}
-        self._duals = {t.name: [_zeros(t.shape, "dual") for _ in _parts(t)] for t in targets}
+        self._anchors = {t: _zeros(t.shape, "anchor") for t in targets}
+        self._spreads = {t: _zeros((), "spread") for t in targets}
+        self._duals = {t: [_zeros(t.shape, "dual") for _ in _parts(t)] for t in targets}
 
     def penalty(self, target: Target) -> Callable[[Any], Any] | None:
         """Give ``rho / 2 * |W - Z + U|^2``, summed over the constraints."""
-        rho, anchor, spread = self._rho, self._anchors[target.name], self._spreads[target.name]
-        constraints = len(self._duals[target.name])
+        rho, anchor, spread = self._rho, self._anchors[target], self._spreads[target]
+        constraints = len(self._duals[target])
 
         def penalty(weights: Any) -> Any:
             values = tf.convert_to_tensor(weights)
@@ -103,32 +103,31 @@ class Admm(Method):
         rho = self.rho[min(int(progress * len(self.rho)), len(self.rho) - 1)]
         before = float(self._rho.numpy())
         pairs = [(target, i, part) for target in targets for i, part in enumerate(_parts(target))]
-        weights = {target.name: target.values() for target in targets}
+        weights = {target: target.values() for target in targets}
         sums = []
         for target, i, _ in pairs:
-            dual = self._duals[target.name][i].numpy() * (before / rho if before else 1.0)
-            sums.append(weights[target.name] + dual.astype(np.float32))
+            dual = self._duals[target][i].numpy() * (before / rho if before else 1.0)
+            sums.append(weights[target] + dual.astype(np.float32))
         matrices = [target.view.to_matrix(s) for (target, _, _), s in zip(pairs, sums, strict=True)]
         masks = project([t for t, _, _ in pairs], matrices, zeros, [part for _, _, part in pairs])
-        anchors: dict[str, list[Any]] = {target.name: [] for target in targets}
+        anchors: dict[Target, list[Any]] = {target: [] for target in targets}
         for (target, i, _), total, mask in zip(pairs, sums, masks, strict=True):
             kept = target.view.from_matrix(mask, target.shape)
             # With V = W + U: where Z keeps V the new U = V - Z is zero, and elsewhere it is V.
-            self._duals[target.name][i].assign(np.where(kept, np.float32(0), total))
-            anchors[target.name].append(np.where(kept, total, -total))
-        for name, each in anchors.items():
+            self._duals[target][i].assign(np.where(kept, np.float32(0), total))
+            anchors[target].append(np.where(kept, total, -total))
+        for target, each in anchors.items():
             mean = np.mean(each, axis=0)
-            self._anchors[name].assign(mean)
-            self._spreads[name].assign(sum(float(np.sum(np.square(anchor - mean))) for anchor in each))
+            self._anchors[target].assign(mean)
+            self._spreads[target].assign(sum(float(np.sum(np.square(anchor - mean))) for anchor in each))
         self._rho.assign(rho)
 
     def variables(self) -> Mapping[str, Any]:
-        """Return rho, and the auxiliary variables of each weight."""
+        """Return rho, and the auxiliary variables of each weight, which are counted in their order."""
         found = {"rho": self._rho}
-        for kind, store in (("anchor", self._anchors), ("spread", self._spreads)):
-            found.update({f"{kind}/{name}": variable for name, variable in store.items()})
-        for name, duals in self._duals.items():
-            found.update({f"dual/{i}/{name}": dual for i, dual in enumerate(duals)})
+        for i, target in enumerate(self._duals):
+            found[f"anchor/{i}"], found[f"spread/{i}"] = self._anchors[target], self._spreads[target]
+            found.update({f"dual/{i}/{j}": dual for j, dual in enumerate(self._duals[target])})
         return found
 
 

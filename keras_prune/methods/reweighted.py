@@ -77,7 +77,7 @@ class Reweighted(Method):
         self.threshold = float(threshold)
         # One a target, 0 while there is no penalty: alpha of the groups of each division, or, in the squared form, what
         # these come to for each weight, so that the step need not form groups.
-        self._factors: dict[str, list[Any]] = {}
+        self._factors: dict[Target, list[Any]] = {}
 
     def __repr__(self) -> str:
         return (
@@ -88,7 +88,7 @@ class Reweighted(Method):
         """Make the factors of all groups."""
         require_end(self, schedule)
         self._factors = {
-            target.name: [
+            target: [
                 tf.Variable(tf.zeros(shape), trainable=False, name="factors")
                 for shape in (
                     [target.shape] if self.squared else [e.shape for e in _energies(tf.zeros(target.shape), target)]
@@ -99,7 +99,7 @@ class Reweighted(Method):
 
     def penalty(self, target: Target) -> Callable[[Any], Any] | None:
         """Give ``strength * sum of alpha_g * |W_g|^2``, or the unsquared form."""
-        factors = self._factors[target.name]
+        factors = self._factors[target]
 
         def penalty(weights: Any) -> Any:
             values = tf.convert_to_tensor(weights)
@@ -126,7 +126,7 @@ class Reweighted(Method):
                     # Linear in the squares of the weights, with the factor of each as its gradient.
                     mean = tf.add_n([tf.reduce_sum(a * e) for a, e in zip(alphas, energies, strict=True)]) / len(alphas)
                 new = [tape.gradient(mean, squares)] if self.squared else alphas
-                for factors, values in zip(self._factors[target.name], new, strict=True):
+                for factors, values in zip(self._factors[target], new, strict=True):
                     factors.assign(values)
             return
         matrices = [target.matrix() for target in targets]
@@ -136,15 +136,15 @@ class Reweighted(Method):
             masks = [self._automatic(target, matrix) for target, matrix in zip(targets, matrices, strict=True)]
         for target, mask in zip(targets, masks, strict=True):
             target.set_mask(mask)
-            for factors in self._factors[target.name]:
+            for factors in self._factors[target]:
                 factors.assign(tf.zeros_like(factors))
 
     def variables(self) -> Mapping[str, Any]:
-        """Return the factors of each weight."""
+        """Return the factors of each weight, which are counted in their order."""
         return {
-            f"factors/{i}/{name}": variable
-            for name, variables in self._factors.items()
-            for i, variable in enumerate(variables)
+            f"factors/{i}/{j}": variable
+            for i, variables in enumerate(self._factors.values())
+            for j, variable in enumerate(variables)
         }
 
     def _automatic(self, target: Target, matrix: npt.NDArray[np.float32]) -> Mask:
