@@ -2,7 +2,7 @@
 
 A layer of the user's own takes part by naming its weights in an attribute ``prunable_weights``: a sequence of names,
 whose tensors are then laid out as those of Dense or of a convolution are (outputs last), or a mapping from names to
-:class:`MatrixView`. The name of one kernel of a layer that is no such class can be added to :data:`RULES` instead.
+:class:`MatrixView`. For a class that cannot be changed, add a :class:`LayerRule` to :data:`RULES`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,35 +47,24 @@ def make() -> Any:
     return model
 
 
-def train(recipe: str, folder: pathlib.Path, *further: Any, **options: Any) -> tuple[Any, Prune]:
+def train(model: Any, recipe: str, folder: pathlib.Path, *further: Any, **options: Any) -> Prune:
     """Train with everything that can be interrupted; further callbacks come last."""
-    model = make()
-    prune = Prune(*RECIPES[recipe], state=folder / "state" / "prune.npz", **options)
+    prune = Prune(*RECIPES[recipe], state=folder / "state" / "prune.npz")
     backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
-    model.fit(*data(), batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[prune, backup, *further])
-    return model, prune
-
-
-class Killed(BaseException):
-    """Nothing that Keras would catch."""
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "shuffle": False, "verbose": 0, **options}
+    model.fit(*data(), callbacks=[prune, backup, *further], **options)
+    return prune
 
 
 class Kill(keras.callbacks.Callback):
-    """Dies in the middle of an epoch, by a signal that nobody can handle or by an exception that nobody does."""
-
-    def __init__(self, by_signal: bool) -> None:
-        super().__init__()
-        self.by_signal = by_signal
-        self.epoch = 0
+    """Dies in the middle of an epoch, by a signal that nobody can handle."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if (self.epoch, batch) == (2, 4):
-            if self.by_signal:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Count(keras.callbacks.Callback):
@@ -86,22 +76,7 @@ class Count(keras.callbacks.Callback):
         self.batches += 1
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_killed_training_ends_as_an_unbroken_one(recipe: str, tmp_path: pathlib.Path) -> None:
-    unbroken, expected = train(recipe, tmp_path / "unbroken")
-    if recipe == "admm":
-        paths = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
-        run = f"import pathlib, test_resume as t; t.train({recipe!r}, pathlib.Path('killed'), t.Kill(by_signal=True))"
-        done = subprocess.run(
-            [sys.executable, "-c", run], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    else:
-        with pytest.raises(Killed):
-            train(recipe, tmp_path / "killed", Kill(by_signal=False))
-    count = Count()
-    resumed, actual = train(recipe, tmp_path / "killed", count)
-    assert count.batches == 16  # from the beginning of the interrupted epoch on
+def assert_same(unbroken: Any, expected: Prune, resumed: Any, actual: Prune) -> None:
     assert actual.step == expected.step == 32
     assert expected.sparsity == actual.sparsity >= 0.7
     for a, b in zip(unbroken.get_weights(), resumed.get_weights(), strict=True):
@@ -109,6 +84,32 @@ def test_a_killed_training_ends_as_an_unbroken_one(recipe: str, tmp_path: pathli
     for before, after in zip(expected._require().targets, actual._require().targets, strict=True):
         assert before.structure == after.structure
         np.testing.assert_array_equal(before.mask_variable.numpy(), after.mask_variable.numpy())
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: pathlib.Path) -> None:
+    unbroken, resumed = make(), make()
+    expected = train(unbroken, "admm", tmp_path / "unbroken")
+    paths = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
+    run = "import pathlib, test_resume as t; t.train(t.make(), 'admm', pathlib.Path('killed'), t.Kill())"
+    done = subprocess.run(
+        [sys.executable, "-c", run], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    count = Count()
+    actual = train(resumed, "admm", tmp_path / "killed", count)
+    assert count.batches == 16  # from the beginning of the interrupted epoch on
+    assert_same(unbroken, expected, resumed, actual)
+
+
+def test_a_saved_model_goes_on_as_though_it_had_never_been(tmp_path: pathlib.Path) -> None:
+    unbroken, first = make(), make()
+    expected = train(unbroken, "magnitude", tmp_path / "unbroken")
+    train(first, "magnitude", tmp_path, epochs=2)
+    first.save(tmp_path / "model.keras")
+    shutil.rmtree(tmp_path / "backup")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    actual = train(resumed, "magnitude", tmp_path, initial_epoch=2)
+    assert_same(unbroken, expected, resumed, actual)
 
 
 class Steps(keras.callbacks.Callback):
