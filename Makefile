@@ -8,6 +8,7 @@ PYTHON := .venv/bin/python
 BAZEL ?= tools/bazel
 ANDROID_NDK := $(or $(ANDROID_NDK_HOME),$(CURDIR)/build/android-ndk)
 DELEGATE := //tflite_delegate:libblock_sparse_delegate.so
+LATENCY_TABLE := //tflite_delegate/tools:latency_table
 CPP_SOURCES = $$(find tflite_delegate tests benchmarks -name '*.cc' -o -name '*.h')
 
 # TensorFlow's start-up messages would bury what a target prints.
@@ -62,8 +63,8 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 
 test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
 	@tools/setup.sh python build aarch64 android
-	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar
-	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java
+	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar $(LATENCY_TABLE)
+	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java $(LATENCY_TABLE)
 	$(PYTHON) -m pytest tests/android
 
 # One at a time and in this order, whatever -j says: two builds would only wait for one another.

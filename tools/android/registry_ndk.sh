@@ -69,18 +69,17 @@ for cpu in "$@"; do
         -o "$lib/$library.so"
   done
   # Debian's libraries were built for glibc.
-  "${compile[@]}" -c -w "$here/glibc_names.c" -o "$debs/glibc_names.o"
-  for archive in "$sysroot/usr/lib/$triple/libc++abi.a" "$runtime/lib/linux/$cpu/libunwind.a"; do
-    "$prebuilt/bin/llvm-ar" r "$archive" "$debs/glibc_names.o"
-  done
+  "${compile[@]}" -c -w -DSHARED -ffunction-sections "$here/glibc_names.c" -o "$debs/shared_names.o"
+  "${compile[@]}" -c -w -ffunction-sections "$here/glibc_names.c" -o "$debs/static_names.o"
   for empty in libpthread.a librt.a; do "$prebuilt/bin/llvm-ar" rc "$sysroot/usr/lib/$triple/$empty"; done
 
   # A library's first and last words, as Android has them.
-  "${compile[@]}" -c -x c - -o "$lib/crtbegin_so.o" << 'EOF'
+  "${compile[@]}" -c -x c - -o "$debs/crtbegin_so.o" << 'EOF'
 extern void __cxa_finalize(void*);
 __attribute__((visibility("hidden"))) void* __dso_handle = &__dso_handle;
 __attribute__((destructor)) static void finalize(void) { __cxa_finalize(&__dso_handle); }
 EOF
+  "$prebuilt/bin/ld.lld" -r "$debs/crtbegin_so.o" "$debs/shared_names.o" -o "$lib/crtbegin_so.o"
   "${compile[@]}" -c -x c /dev/null -o "$lib/crtend_so.o"
 
   # Programs are linked with musl itself, and so can run here; only statically.
@@ -88,6 +87,7 @@ EOF
   "$prebuilt/bin/ld.lld" -r "$musl/crt1.o" "$musl/crti.o" "$musl/crtn.o" -o "$lib/crtbegin_static.o"
   "${compile[@]}" -c -x c /dev/null -o "$lib/crtend_android.o"
   cp "$musl/libc.a" "$musl/libm.a" "$musl/libdl.a" "$sysroot/usr/lib/$triple/"
+  "$prebuilt/bin/llvm-ar" r "$sysroot/usr/lib/$triple/libc.a" "$debs/static_names.o"
 done
 
 cat > "$folder/source.properties" << 'EOF'

@@ -73,7 +73,7 @@ cc_toolchain_config(
         "-Wl,-z,max-page-size=16384",
         "-Wl,-z,text",
         "-Wl,--build-id=sha1",
-        "-Wl,--icf=safe",
+        "-Wno-unused-command-line-argument",
     ],
     # Android Studio strips what it packs; this library is as often pushed by hand.
     opt_link_flags = ["-Wl,--strip-all"],
