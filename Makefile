@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android test demo \
+.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android test demo android-demo \
   bench-selection bench-latency bench clean
 
 help: ## this list
@@ -62,14 +62,14 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 	$(PYTHON) -m pytest tests/python tests/aarch64
 
 test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
-	@tools/setup.sh python build aarch64 android
+	@tools/setup.sh python build aarch64 android apk
 	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar $(LATENCY_TABLE)
 	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java $(LATENCY_TABLE)
 	$(PYTHON) -m pytest tests/android
 
 # One at a time and in this order, whatever -j says: two builds would only wait for one another.
 test: ## everything above; what continuous integration runs
-	@tools/setup.sh python build aarch64 android
+	@tools/setup.sh python build aarch64 android apk
 	@for part in lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android; do \
 	  echo "== $$part"; started=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$part; \
@@ -80,6 +80,14 @@ demo: ## train, prune, convert and run a network on Fashion-MNIST; figures and p
 	@tools/setup.sh python build data
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m demo
+
+android-demo: ## the demo app with the demo's models, build/android-demo/demo.apk, with the NDK in ANDROID_NDK_HOME
+	@tools/setup.sh python build apk data
+	$(BAZEL) build --config=android_arm64 //tflite_delegate/java:aar
+	$(PYTHON) -m android_demo.make_assets build/android-demo/assets
+	cp -f bazel-android-arm64-bin/tflite_delegate/java/block_sparse_delegate.aar build/android-demo/
+	android_demo/build_apk.sh build/android-demo build/android-demo/block_sparse_delegate.aar \
+	  build/android-demo/assets build/android-demo/demo.apk
 
 bench-selection: ## block selection algorithms, to build/bench/selection.jsonl
 	@tools/setup.sh python

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Brings what the project needs from package registries alone, on Debian 12 with Python 3.10 to 3.12:
-#   setup.sh [python] [build] [aarch64] [android] [data]      (default: all)
+#   setup.sh [python] [build] [aarch64] [android] [apk] [data]      (default: all)
 # python:  .venv with the package and its development tools
 # build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
 # aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
 # android: clang, lld, Java, Maven, and under build/android-ndk a stand-in for the Android NDK
+# apk:     what the demo app's .apk is built with: Android's classes (130 MB), dexer, packager, signer, TensorFlow Lite
 # data:    the Fashion-MNIST images of the demo
 # What is already there is left alone. System packages need root or sudo, and only if one is missing. On another system
 # than Debian Python's part works as it is, Bazelisk replaces the build's, and the others are left to the user.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 setup=$root/build/setup
 mkdir -p "$setup"
-[ $# -gt 0 ] || set -- python build aarch64 android data
+[ $# -gt 0 ] || set -- python build aarch64 android apk data
 
 say() { echo "setup: $*" >&2; }
 fail() { echo "setup: $*" >&2; exit 1; }
@@ -198,11 +199,32 @@ setup_android() {
     run "stand-in for the Android NDK (build/android-ndk)" make_registry_ndk
 }
 
+# fetch_artifact NAME COORDINATES: from where Maven fetches, to build/android-jars.
+fetch_artifact() {
+  local folder=$root/build/android-jars new=$setup/artifact
+  rm -rf "$new" && mkdir -p "$folder" &&
+    mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
+      -Dartifact="$2" -DoutputDirectory="$new" &&
+    mv "$new"/* "$folder/$1"
+}
+
+setup_apk() {
+  system_packages openjdk-17-jdk-headless maven aapt zipalign apksigner android-framework-res
+  local entry name
+  for entry in android-all.jar=org.robolectric:android-all:10-robolectric-5803371 \
+    dalvik-dx.jar=com.jakewharton.android.repackaged:dalvik-dx:14.0.0_r21 \
+    tensorflow-lite.aar=org.tensorflow:tensorflow-lite:2.16.1:aar \
+    tensorflow-lite-api.aar=org.tensorflow:tensorflow-lite-api:2.16.1:aar; do
+    name=${entry%%=*}
+    [ -f "$root/build/android-jars/$name" ] || run "$name" fetch_artifact "$name" "${entry#*=}"
+  done
+}
+
 setup_data() { system_packages dataset-fashion-mnist; }
 
 for part in "$@"; do
   case $part in
-    python | build | aarch64 | android | data) "setup_$part" ;;
-    *) fail "unknown part '$part'; there are: python build aarch64 android data" ;;
+    python | build | aarch64 | android | apk | data) "setup_$part" ;;
+    *) fail "unknown part '$part'; there are: python build aarch64 android apk data" ;;
   esac
 done

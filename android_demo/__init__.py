@@ -1,0 +1,1 @@
+"""The demo app for Android, and what makes its assets."""
