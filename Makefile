@@ -17,7 +17,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android test demo android-demo \
-  bench-selection bench-latency bench clean
+  bench-selection bench-latency bench-metadata bench-retained bench accuracy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,8 +98,24 @@ bench-latency: ## whole networks, dense against sparse, to build/bench/latency.j
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m benchmarks.latency
 
-bench: bench-selection bench-latency ## all benchmarks
+bench-metadata: ## bytes of metadata of each structure, to build/bench/metadata.jsonl
+	@tools/setup.sh python
+	$(PYTHON) -m benchmarks.metadata
+
+bench-retained: ## what blocks retain of trained weights, to build/bench/retained.jsonl and docs/accuracy.md
+	@tools/setup.sh python
+	$(PYTHON) -m benchmarks.retained
+	$(PYTHON) -m benchmarks.retained --table
+
+bench: bench-selection bench-latency bench-metadata bench-retained ## all benchmarks but accuracy
+
+# oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
+accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
+	@tools/setup.sh python build data
+	$(BAZEL) build $(DELEGATE)
+	TF_ENABLE_ONEDNN_OPTS=1 $(PYTHON) -m benchmarks.accuracy
+	$(PYTHON) -m benchmarks.accuracy --table
 
 clean: ## remove what was built; installed packages stay
-	rm -rf build/demo build/bench
+	rm -rf build/demo build/bench build/accuracy
 	[ ! -x /usr/bin/bazel-4 ] || $(BAZEL) clean
