@@ -16,8 +16,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android test demo android-demo \
-  bench-selection bench-latency bench-metadata bench-retained bench accuracy clean
+.PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
+  test-android-screen test demo android-demo bench-selection bench-latency bench-metadata bench-retained bench accuracy \
+  clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +66,7 @@ test-android: ## the library as Android needs it, built with the NDK in ANDROID_
 	@tools/setup.sh python build aarch64 android apk
 	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar $(LATENCY_TABLE)
 	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java $(LATENCY_TABLE)
-	$(PYTHON) -m pytest tests/android
+	$(PYTHON) -m pytest tests/android --ignore tests/android/test_screen.py
 
 # One at a time and in this order, whatever -j says: two builds would only wait for one another.
 test: ## everything above; what continuous integration runs
@@ -80,6 +81,10 @@ demo: ## train, prune, convert and run a network on Fashion-MNIST; figures and p
 	@tools/setup.sh python build data
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m demo
+
+test-android-screen: test-android ## the demo app's screen in Robolectric, which is 400 MB; build/android-demo/screen.png
+	@tools/setup.sh screen
+	$(PYTHON) -m pytest tests/android/test_screen.py
 
 android-demo: ## the demo app with the demo's models, build/android-demo/demo.apk, with the NDK in ANDROID_NDK_HOME
 	@tools/setup.sh python build apk data

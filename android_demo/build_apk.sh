@@ -2,17 +2,15 @@
 # Builds the demo app's .apk from the packages that tools/setup.sh apk brings, without Gradle and Android's SDK:
 #   build_apk.sh FOLDER DELEGATE_AAR ASSETS APK
 # FOLDER is for what is made on the way and keeps the key that signs; ASSETS holds dense.tflite, sparse.tflite,
-# classes.txt and images/NUMBER_CLASS.png.
+# classes.txt and samples/NUMBER_CLASS.png.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$1 delegate=$2 assets=$3 apk=$4
 jars=$here/../build/android-jars
 framework=/usr/share/android-framework-res/framework-res.apk
 main=$here/app/src/main
-mkdir -p "$folder"
-work=$(mktemp -d "$folder/work.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
+work=$folder/work
+rm -rf "$work"
 mkdir -p "$work"/{generated,classes,delegate,tflite,api}
 python3 -m zipfile -e "$delegate" "$work/delegate"
 python3 -m zipfile -e "$jars/tensorflow-lite.aar" "$work/tflite"

@@ -30,12 +30,12 @@ def png(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def write_assets(folder: Path, models: Path, images: Images) -> None:
-    """Writes dense.tflite, sparse.tflite, classes.txt and images/NUMBER_CLASS.png.
+    """Writes dense.tflite, sparse.tflite, classes.txt and samples/NUMBER_CLASS.png.
 
     Raises:
         FileNotFoundError: a model is missing.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
     for name in ("dense.tflite", "sparse.tflite"):
         if not (models / name).is_file():
             raise FileNotFoundError(f"{models / name} is missing: make demo")
@@ -44,7 +44,7 @@ def write_assets(folder: Path, models: Path, images: Images) -> None:
     for label, name in enumerate(CLASSES):
         first = int(np.flatnonzero(images.labels == label)[0])
         pixels = np.rint(images.pixels[first, :, :, 0] * 255).astype(np.uint8)
-        (folder / "images" / f"{label}_{name}.png").write_bytes(png(pixels))
+        (folder / "samples" / f"{label}_{name}.png").write_bytes(png(pixels))
 
 
 def main() -> int:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Brings what the project needs from package registries alone, on Debian 12 with Python 3.10 to 3.12:
-#   setup.sh [python] [build] [aarch64] [android] [apk] [data]      (default: all)
+#   setup.sh [python] [build] [aarch64] [android] [apk] [screen] [data]      (default: all but screen)
 # python:  .venv with the package and its development tools
 # build:   compiler, Bazel, TensorFlow Lite's C headers, googletest
 # aarch64: cross compiler, qemu, and under build/aarch64-root a Python with LiteRT for AArch64
 # android: clang, lld, Java, Maven, and under build/android-ndk a stand-in for the Android NDK
 # apk:     what the demo app's .apk is built with: Android's classes (130 MB), dexer, packager, signer, TensorFlow Lite
+# screen:  Robolectric, which runs the demo app's screen without a phone (400 MB)
 # data:    the Fashion-MNIST images of the demo
 # What is already there is left alone. System packages need root or sudo, and only if one is missing. On another system
 # than Debian Python's part works as it is, Bazelisk replaces the build's, and the others are left to the user.
@@ -220,11 +221,30 @@ setup_apk() {
   done
 }
 
+fetch_robolectric() {
+  local new=$root/build/robolectric.new aar sdk=14-robolectric-10818077-i4
+  rm -rf "$new" "$root/build/robolectric" && mkdir -p "$new" &&
+    mvn --quiet --batch-mode --file tests/android/robolectric.xml \
+      org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies -DoutputDirectory="$new" &&
+    for aar in "$new"/*.aar; do
+      python3 -m zipfile -e "$aar" "$new/unpacked" && mv "$new/unpacked/classes.jar" "${aar%.aar}.jar" &&
+        rm -rf "$aar" "$new/unpacked" || return
+    done &&
+    mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
+      -Dartifact=org.robolectric:android-all-instrumented:$sdk -DoutputDirectory="$new/sdk" &&
+    mv "$new" "$root/build/robolectric"
+}
+
+setup_screen() {
+  setup_apk
+  [ -d "$root/build/robolectric" ] || run "Robolectric (build/robolectric)" fetch_robolectric
+}
+
 setup_data() { system_packages dataset-fashion-mnist; }
 
 for part in "$@"; do
   case $part in
-    python | build | aarch64 | android | apk | data) "setup_$part" ;;
-    *) fail "unknown part '$part'; there are: python build aarch64 android apk data" ;;
+    python | build | aarch64 | android | apk | screen | data) "setup_$part" ;;
+    *) fail "unknown part '$part'; there are: python build aarch64 android apk screen data" ;;
   esac
 done

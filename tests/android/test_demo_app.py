@@ -35,7 +35,7 @@ def assets(tmp_path_factory) -> Path:
     pixels = (rng.integers(0, 256, (20, 28, 28, 1)) / 255).astype(np.float32)
     write_assets(folder / "assets", folder, Images(pixels, labels))
     # The first image of a class, of two.
-    read = matplotlib.image.imread(folder / "assets" / "images" / "9_boot.png")
+    read = matplotlib.image.imread(folder / "assets" / "samples" / "9_boot.png")
     np.testing.assert_allclose(read, pixels[0, :, :, 0], atol=1e-6)
     return folder / "assets"
 
@@ -77,7 +77,7 @@ def test_what_it_holds(apk, assets):
             "lib/arm64-v8a/libblock_sparse_delegate_jni.so",
             "lib/arm64-v8a/libtensorflowlite_jni.so",
         }
-        assert {f"assets/images/{i}_{name}.png" for i, name in enumerate(CLASSES)} <= set(names)
+        assert {f"assets/samples/{i}_{name}.png" for i, name in enumerate(CLASSES)} <= set(names)
         for name in ("dense.tflite", "sparse.tflite", "classes.txt"):
             assert package.read(f"assets/{name}") == (assets / name).read_bytes()
         assert package.getinfo("assets/sparse.tflite").compress_type == zipfile.ZIP_STORED

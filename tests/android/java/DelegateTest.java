@@ -12,7 +12,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.tensorflow.lite.Delegate;
 import org.tensorflow.lite.Interpreter;
 
-/** BlockSparseDelegate alone and in TensorFlow Lite's interpreter; prints "pass" or "fail" and the name of each test. */
+/** BlockSparseDelegate alone and in an interpreter; prints "pass" or "fail" and the name of each test. */
 public final class DelegateTest {
   interface Body {
     void run() throws Exception;

@@ -23,7 +23,7 @@ import java.util.List;
 /** Shows what both models see in an image, and how long each takes. */
 public final class MainActivity extends Activity {
   private static final String CPU_LEVEL = "auto";
-  private static final String IMAGES = "images"; // files NUMBER_CLASS.png
+  private static final String IMAGES = "samples"; // files NUMBER_CLASS.png; Android itself has some in "images"
 
   /** What a rotation does not end. */
   private static final class State {
