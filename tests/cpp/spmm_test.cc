@@ -20,6 +20,11 @@ namespace {
 
 using kernels::KernelTable;
 
+std::vector<int32_t> InBytes(std::vector<int32_t> floats) {
+  for (int32_t& f : floats) f *= static_cast<int32_t>(sizeof(float));
+  return floats;
+}
+
 class SpmmTester {
  public:
   explicit SpmmTester(const KernelTable& table) : table_(table) {}
@@ -83,7 +88,7 @@ class SpmmTester {
     const std::vector<float> added(residual.data(), residual.data() + size);
 
     kernels::PackedMatrix packed =
-        kernels::PackLowered(matrix, bias_ ? bias.data() : nullptr, offset.data(), stride, panels_);
+        kernels::PackLowered(matrix, bias_ ? bias.data() : nullptr, InBytes(offset).data(), stride, panels_);
     // Blocks of 1 are packed alike for both kinds.
     EXPECT_EQ(packed.aligned, aligned_ || block_ == 1);
     const auto& table = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
@@ -303,7 +308,7 @@ TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
       const std::vector<float> x = random.Floats(static_cast<size_t>(11) * pixels);
       std::vector<int32_t> offset(11);
       for (int32_t c = 0; c < 11; c++) offset[c] = c * pixels;
-      const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), offset.data(), pixels, 1);
+      const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), pixels, 1);
       const auto& kernel = (packed.aligned ? table().spmm.aligned : table().spmm.unaligned)[log2_block];
       std::vector<float> first;
       for (int width = 1; width <= widest; width++) {

@@ -318,7 +318,7 @@ bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::s
   Planner planner(&values_);
   for (const auto& op : ops_) op->Constrain(&planner);
   if (!planner.SetPlanes()) {
-    *error = "a tensor is too large: one image must stay below 2^31 values";
+    *error = "a tensor is too large: one image must stay below 2^29 values";
     return false;
   }
   InsertZeroBorders();

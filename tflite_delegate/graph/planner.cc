@@ -72,7 +72,8 @@ int64_t Planner::PlaneFloats(const Planes& planes, int64_t run, const Border& re
 }
 
 bool Planner::SetPlanes() {
-  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  // Kernels find pixels by 32-bit offsets in bytes.
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max() / static_cast<int64_t>(sizeof(float));
   for (size_t i = 0; i < values_.size(); i++) {
     Value& value = values_[i];
     if (value.layout != Layout::kPlanar) continue;

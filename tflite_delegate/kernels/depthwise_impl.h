@@ -61,7 +61,7 @@ class Depthwise {
     (fn(std::integral_constant<int, Spread(kPosition, sizeof...(kPosition))>()), ...);
   }
 
-  template <int kCount, bool kEdge>
+  template <int kCount, bool kRowEdge, bool kColumnEdge>
   static __attribute__((noinline)) void Run(const Strips& strips) {
     constexpr int kInputs = (kCount - 1) * kStride + kKernel;
     const int64_t dilation = kDilated ? strips.dilation : 1;
@@ -74,17 +74,19 @@ class Depthwise {
     const Vec low = Simd::Set1(strips.low), high = Simd::Set1(strips.high);
 
     // Rows that may lie outside the image have pointers of their own.
-    constexpr auto kMayBeAbove = [](int i) constexpr { return kEdge && i < kKernel - 1; };
-    constexpr auto kMayBeBelow = [](int i) constexpr { return kEdge && i > (kCount - 1) * kStride; };
+    constexpr auto kMayBeAbove = [](int i) constexpr { return kRowEdge && i < kKernel - 1; };
+    constexpr auto kMayBeBelow = [](int i) constexpr { return kRowEdge && i > (kCount - 1) * kStride; };
     const float* rows[kInputs];
     int64_t steps[kInputs];
     Mask masks[kKernel];
-    if constexpr (kEdge) {
+    if constexpr (kRowEdge) {
       Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA {
         const bool outside = (kMayBeAbove(i) && i < strips.above) || (kMayBeBelow(i) && i >= strips.below);
         rows[i] = outside ? kDepthwiseZeros : x + i * x_row;
         steps[i] = outside ? 0 : x_step;
       });
+    }
+    if constexpr (kColumnEdge) {
       Unroll<kKernel>([&](auto kx) BLOCK_SPARSE_LAMBDA {
         const int32_t* inside = strips.inside + kx * dilation;
         masks[kx] = kStride == 1 ? Simd::LoadMask(inside) : Simd::LoadEvenMask(inside);
@@ -93,7 +95,7 @@ class Depthwise {
     const auto row = [&](auto i)
                          BLOCK_SPARSE_LAMBDA { return kMayBeAbove(i) || kMayBeBelow(i) ? rows[i] : x + i * x_row; };
     const auto fma = [&](auto kx, Vec& sum, Vec x, Vec weight) BLOCK_SPARSE_LAMBDA {
-      sum = kEdge ? Simd::FmaWhere(masks[kx], sum, x, weight) : Simd::Fma(sum, x, weight);
+      sum = kColumnEdge ? Simd::FmaWhere(masks[kx], sum, x, weight) : Simd::Fma(sum, x, weight);
     };
 
     for (int32_t s = 0; s < count; s++) {
@@ -143,7 +145,7 @@ class Depthwise {
         Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::InOrder(acc[r]); });
       }
       Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { acc[r] = Simd::Clamp(acc[r], low, high); });
-      if (!kEdge || pixels == Simd::kLanes) {
+      if (!kColumnEdge || pixels == Simd::kLanes) {
         Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { Simd::Store(y + r * y_row, acc[r]); });
       } else {
         Unroll<kCount>([&](auto r) BLOCK_SPARSE_LAMBDA { Simd::StoreN(y + r * y_row, acc[r], pixels); });
@@ -151,19 +153,19 @@ class Depthwise {
       x += x_step;
       y += y_step;
       weights += weights_step;
-      if constexpr (kEdge) Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA { rows[i] += steps[i]; });
+      if constexpr (kRowEdge) Unroll<kInputs>([&](auto i) BLOCK_SPARSE_LAMBDA { rows[i] += steps[i]; });
     }
   }
 
-  // As many rows as there are left, `whole`: all of what they need is inside the image.
+  // As many rows as there are left. `inner`: all columns that they need are inside the image, `whole`: all rows too.
   template <int kCount>
-  static void Dispatch(int32_t rows, bool whole, const Strips& strips) {
+  static void Dispatch(int32_t rows, bool inner, bool whole, const Strips& strips) {
     if (rows < kCount) {
-      if constexpr (kCount > 1) Dispatch<(kCount > 4 ? 4 : kCount / 2)>(rows, whole, strips);
-    } else if (kCount == kRows && !kDilated && whole) {
-      Run<kRows, false>(strips);
+      if constexpr (kCount > 1) Dispatch<(kCount > 4 ? 4 : kCount / 2)>(rows, inner, whole, strips);
+    } else if (kCount == kRows && !kDilated && inner) {
+      whole ? Run<kRows, false, false>(strips) : Run<kRows, true, false>(strips);
     } else {
-      Run<kCount, true>(strips);
+      Run<kCount, true, true>(strips);
     }
   }
   static int32_t RowsOf(int32_t left) { return left >= kRows ? kRows : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
@@ -213,7 +215,7 @@ class Depthwise {
           strips.y_step = along ? lanes : args.y_plane;
           strips.weights_step = along ? 0 : 1 + kKernel * kKernel;
           for (int32_t plane = 0; plane < (along ? count : 1); plane++) {
-            Dispatch<kRows>(rows, inner && whole, strips);
+            Dispatch<kRows>(rows, inner, whole, strips);
             strips.x += args.x_plane;
             strips.y += args.y_plane;
             strips.weights += 1 + kKernel * kKernel;

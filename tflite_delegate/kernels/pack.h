@@ -33,7 +33,7 @@ struct PackedMatrix {
   SpmmArgs Args(size_t panel) const;
 };
 
-// column_offset[c]: where the pixels of column c are, in floats from x. channel_stride: floats from one output channel
+// column_offset[c]: where the pixels of column c are, in bytes from x. channel_stride: floats from one output channel
 // to the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work.
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                          int32_t channel_stride, int panels);

@@ -78,7 +78,9 @@ struct Simd {
     }
     template <int kLane>
     Vec Fma(Vec sum, Vec x) const {
-      return vfmaq_laneq_f32(sum, x, quad[kLane / 4], kLane % 4);
+      // The intrinsic lets GCC copy the lanes to registers of their own, which puts accumulators on the stack.
+      asm("fmla %0.4s, %1.4s, %2.s[%3]" : "+w"(sum) : "w"(x), "w"(quad[kLane / 4]), "i"(kLane % 4));
+      return sum;
     }
   };
 

@@ -12,7 +12,7 @@ namespace kernels {
 // of B rows in the aligned one; the number of rows is a multiple of B either way.
 struct SpmmArgs {
   const float* weights;    // B a block
-  const int32_t* offsets;  // one a block: where the block's pixels are, in floats from x
+  const int32_t* offsets;  // one a block: where the block's pixels are, in bytes from x
   const uint32_t* counts;  // blocks a step
   const float* bias;       // one a row, then B more that are read but not used
   const int32_t* row_out;  // one a row: where it goes, in floats from y; negative: nowhere

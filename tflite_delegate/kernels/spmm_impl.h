@@ -38,8 +38,11 @@ class Spmm {
                                          const int32_t*& offsets) {
     for (; count != 0; count--) {
       const Weights block(weights);
-      const float* pixels = x + *offsets;
+      const float* pixels = reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + *offsets);
+      asm("" : "+r"(pixels));  // one register, so that neighbouring loads can be one instruction
       Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+        // More than two in flight would put accumulators on the stack where registers are tight.
+        if constexpr (t % 2 == 0 && (kBlock + 1) * kTile + 1 > Simd::kRegisters) asm volatile("" ::: "memory");
         const Vec vector = Simd::Load(pixels + t * Simd::kLanes);
         Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
           acc.row[r].tile[t] = block.template Fma<r>(acc.row[r].tile[t], vector);
@@ -55,8 +58,11 @@ class Spmm {
     Unroll<kTile>([&](auto t) __attribute__((always_inline)) { row.tile[t] = start; });
   }
 
-  static BLOCK_SPARSE_INLINE void Finish(const Row& row, const SpmmArgs& args, int32_t out, Vec low, Vec high) {
+  // `bounds` is what `args` is a copy of. The copy's members stay in registers, as no store can reach them; the bounds
+  // are loaded each time, because in registers they would put accumulators on the stack.
+  static BLOCK_SPARSE_INLINE void Finish(const Row& row, const SpmmArgs& args, const SpmmArgs& bounds, int32_t out) {
     if (out < 0) return;
+    const Vec low = Simd::Set1(bounds.low), high = Simd::Set1(bounds.high);
     float* y = args.y + out;
     if (args.residual != nullptr) {
       const float* residual = args.residual + out;
@@ -72,8 +78,8 @@ class Spmm {
   }
 
  public:
-  static void Unaligned(const SpmmArgs& args) {
-    const Vec low = Simd::Set1(args.low), high = Simd::Set1(args.high);
+  static void Unaligned(const SpmmArgs& original) {
+    const SpmmArgs args = original;
     const float* weights = args.weights;
     const int32_t* offsets = args.offsets;
     Accumulators acc;
@@ -81,14 +87,14 @@ class Spmm {
     for (int32_t row = 0; row < args.rows; row += kBlock) {
       Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
         Blocks(acc, args.counts[row + r], args.x, weights, offsets);
-        Finish(acc.row[r], args, args.row_out[row + r], low, high);
+        Finish(acc.row[r], args, original, args.row_out[row + r]);
         Start(acc.row[r], args.bias[row + r + kBlock]);
       });
     }
   }
 
-  static void Aligned(const SpmmArgs& args) {
-    const Vec low = Simd::Set1(args.low), high = Simd::Set1(args.high);
+  static void Aligned(const SpmmArgs& original) {
+    const SpmmArgs args = original;
     const float* weights = args.weights;
     const int32_t* offsets = args.offsets;
     const uint32_t* counts = args.counts;
@@ -96,8 +102,8 @@ class Spmm {
       Accumulators acc;
       Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[row + r]); });
       Blocks(acc, *counts++, args.x, weights, offsets);
-      Unroll<kBlock>(
-          [&](auto r) __attribute__((always_inline)) { Finish(acc.row[r], args, args.row_out[row + r], low, high); });
+      Unroll<kBlock>([&](auto r)
+                         __attribute__((always_inline)) { Finish(acc.row[r], args, original, args.row_out[row + r]); });
     }
   }
 };

@@ -71,6 +71,9 @@ void Conv::Constrain(graph::Planner* planner) {
   if (inputs.size() > 1) planner->SamePlanes(inputs[1], output);
 }
 
+// The kernels find pixels by 32-bit offsets in bytes.
+constexpr int64_t kMaxFloats = INT32_MAX / static_cast<int64_t>(sizeof(float));
+
 bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) {
   input_ = graph.value(inputs[0]);
   output_ = graph.value(output);
@@ -104,18 +107,20 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
         if (index == phases_.size()) phases_.push_back(phase);
         const int64_t at =
             static_cast<int64_t>(index) * channels * plane + y / o.stride_height * row + x / o.stride_width;
-        if (at > INT32_MAX) return false;
+        if (at > kMaxFloats) return false;
         position[ky * o.kernel_width + kx] = static_cast<int32_t>(at);
       }
     }
     const int64_t floats = static_cast<int64_t>(phases_.size()) * channels * plane;
-    if (floats > INT32_MAX) return false;
+    if (floats > kMaxFloats) return false;
     scratch_floats_ = static_cast<size_t>(floats) + kernels::kMaxLanes;
   }
   std::vector<int32_t> column_offset;
   column_offset.reserve(position.size() * channels);
   for (int32_t p : position) {
-    for (int32_t c = 0; c < channels; c++) column_offset.push_back(c * plane + p);
+    for (int32_t c = 0; c < channels; c++) {
+      column_offset.push_back((c * plane + p) * static_cast<int32_t>(sizeof(float)));
+    }
   }
 
   // Wide blocks load an input vector for more multiplications, but want registers.
