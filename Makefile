@@ -17,7 +17,8 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
-  test-android-screen test demo android-demo bench-selection bench-latency bench-metadata bench-retained bench accuracy \
+  test-android-screen test demo android-demo bench-selection bench-latency bench-metadata bench-retained \
+  bench-instructions bench-neon bench accuracy \
   clean
 
 help: ## this list
@@ -112,7 +113,17 @@ bench-retained: ## what blocks retain of trained weights, to build/bench/retaine
 	$(PYTHON) -m benchmarks.retained
 	$(PYTHON) -m benchmarks.retained --table
 
-bench: bench-selection bench-latency bench-metadata bench-retained ## all benchmarks but accuracy
+bench-instructions: ## instructions of an inference on AArch64 under qemu, to build/bench/instructions.jsonl
+	@tools/setup.sh python build aarch64
+	$(BAZEL) build --config=aarch64 $(DELEGATE)
+	$(PYTHON) -m benchmarks.instructions
+
+bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.jsonl
+	@tools/setup.sh python build aarch64 android
+	$(BAZEL) build --config=aarch64 $(DELEGATE)
+	$(PYTHON) -m benchmarks.neon
+
+bench: bench-selection bench-latency bench-metadata bench-retained bench-instructions bench-neon ## all benchmarks but accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md

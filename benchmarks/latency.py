@@ -50,6 +50,9 @@ CASES = [
     Case("efficientnet_lite0", "unaligned_block", 0.8, 2.2),
     Case("mobilenet_v3_large", "unaligned_block", 0.8, 2.2),
     Case("resnet50", "unaligned_block", 0.8, 3.3),
+    Case("resnet50", "block_punched", 0.8, 3.3),
+    Case("vgg16", "block_punched", 0.8, 3.3),
+    Case("vgg16_conv", "pattern", 0.875, 4.0),
     Case("densenet121", "unaligned_block", 0.8),
 ]
 
@@ -58,11 +61,13 @@ def structure(name: str) -> Any:
     """The structure that a case means."""
     import keras_prune
 
-    if name == "unaligned_block":
-        return keras_prune.UnalignedBlock(4)
-    if name == "aligned_block":
-        return keras_prune.AlignedBlock(4)
-    raise ValueError(f"unknown structure {name!r}")
+    made: dict[str, Any] = {
+        "unaligned_block": lambda: keras_prune.UnalignedBlock(4),
+        "aligned_block": lambda: keras_prune.AlignedBlock(4),
+        "block_punched": lambda: keras_prune.BlockPunched(filters=8, channels=4),
+        "pattern": lambda: keras_prune.Pattern(),
+    }
+    return made[name]()
 
 
 def make_models(case: Case, folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,103 @@
+"""Inner loops of the NEON kernels as compiled: instructions a block, and cycles by llvm-mca's model of several cores.
+
+A loop's bound is half a cycle a multiply-add of four floats on Neoverse N1 (stands for Cortex-A76 and A78). Prints a
+table and writes JSON lines to build/bench/neon.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.latency import BENCH
+
+ROOT = Path(__file__).parents[1]
+OBJECT = ROOT / "bazel-aarch64-bin" / "tflite_delegate" / "_objs" / "kernels_neon" / "kernels_neon.pic.o"
+CORES = ("neoverse-n1", "neoverse-n2", "neoverse-v1", "cortex-a55")
+AIM = 0.53
+"""Cycles a multiply-add on the first of the cores, in the widest tile of blocks of 4."""
+ITERATIONS = 200
+
+
+def loops(disassembly: str) -> dict[tuple[str, int, int], list[str]]:
+    """Instructions of the block loop of each kernel, by (kind, block, tile)."""
+    found: dict[tuple[str, int, int], list[str]] = {}
+    for function in re.split(r"\n(?=[0-9a-f]+ <)", disassembly):
+        name = re.search(r"SpmmI.*?Li(\d)ELi(\d)EE(?:\d+)(Aligned|Unaligned)E", function.split("\n", 1)[0])
+        if not name:
+            continue
+        matches = re.finditer(r"^\s*([0-9a-f]+):\t([^\n/]*?)\s*(?://[^\n]*)?$", function, re.MULTILINE)
+        lines = [(int(line[1], 16), line[2]) for line in matches]
+        place = {address: i for i, (address, _) in enumerate(lines)}
+        for i, (address, text) in enumerate(lines):
+            branch = re.match(r"b\.ne\s+([0-9a-f]+) <", text)
+            if not branch or int(branch[1], 16) > address:
+                continue
+            body = [line for _, line in lines[place[int(branch[1], 16)] : i]]
+            straight = not any(re.match(r"(b|b\..*|cbn?z|tbn?z|bl|ret)\s", line) for line in body)
+            if straight and sum(line.startswith("fmla") for line in body) == int(name[1]) * int(name[2]):
+                found.setdefault((name[3].lower(), int(name[1]), int(name[2])), body)
+    return found
+
+
+def cycles(body: list[str], core: str) -> float:
+    """Cycles of one turn of a loop on a core, by llvm-mca."""
+    text = ".Lloop:\n" + "\n".join(body) + "\nb.ne .Lloop\n"
+    command = ["llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", f"-iterations={ITERATIONS}"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    assert total is not None
+    return int(total[1]) / ITERATIONS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--object", type=Path, default=OBJECT, help="compiled kernels_neon.cc")
+    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
+    arguments = parser.parse_args()
+    if not arguments.object.exists():
+        parser.error(f"{arguments.object} is missing: `make bench-neon` builds it")
+    command = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", str(arguments.object)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows: list[dict[str, Any]] = []
+    for (kind, block, tile), body in sorted(loops(text).items()):
+        spills = sum("[sp" in line for line in body)
+        times = {core: round(cycles(body, core) / (block * tile), 4) for core in CORES}
+        widest = block == 4 and tile == 7
+        rows.append(
+            {
+                "kernel": kind,
+                "block": block,
+                "tile": tile,
+                "instructions": len(body) + 1,
+                "fmla": block * tile,
+                "stack_accesses": spills,
+                "cycles_per_fmla": times,
+                "aim": AIM if widest else None,
+            }
+        )
+    table = Table("kernel", "block", "tile", "instructions", "fmla", "stack", *CORES, "aim")
+    for row in rows:
+        first = row["cycles_per_fmla"][CORES[0]]
+        aim = f"{row['aim']} {'met' if first <= row['aim'] else 'MISSED'}" if row["aim"] else ""
+        numbers = [str(row[key]) for key in ("block", "tile", "instructions", "fmla", "stack_accesses")]
+        table.add_row(row["kernel"], *numbers, *(f"{t:.3f}" for t in row["cycles_per_fmla"].values()), aim)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    target = arguments.output / "neon.jsonl"
+    aside = target.with_suffix(".partial")
+    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aside.rename(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
