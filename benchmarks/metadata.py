@@ -1,8 +1,8 @@
 """Bytes of metadata of each structure, as a share of the bytes of the fp32 values that are stored.
 
-Converts ResNet-50 and MobileNetV1 at 80 % zeros with each structure, and counts over the block-sparse layers. Metadata
-are all of an operator's custom options, the layer's own parameters (strides, padding, activation) included. Prints a
-table and writes ``build/bench/metadata.jsonl``, one line a network and structure.
+Converts ResNet-50 and MobileNetV1 (random weights) at 80 % zeros with each structure, and counts over the block-sparse
+layers. Metadata are all of an operator's custom options, the layer's own parameters (strides, padding, activation)
+included. Prints a table and writes ``build/bench/metadata.jsonl``, one line a network and structure.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         met = row["aim"] is not None and row["share"] is not None and row["share"] <= row["aim"]
         table.add_row(
             row["network"],
-            row["parameters"],
+            row["structure"],
             str(row["layers"]),
             f"{row['value_bytes'] / 1e3:,.0f} kB",
             f"{row['metadata_bytes'] / 1e3:,.0f} kB",
