@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
+from benchmarks.page import replace_part
 from benchmarks.turns import time_in_turns
 
 BENCH = Path("build/bench")
@@ -147,6 +151,7 @@ def _measure(case: Case, threads: int, seconds: float, dense_path: Path, sparse_
         "nodes_claimed": claimed["nodes_claimed"],
         "nodes_total": claimed["nodes_total"],
         "partitions": claimed["partitions"],
+        "cpu": claimed["cpu"],
         "target": case.target if threads == 1 else None,
         "runs": len(times[1]),
     }
@@ -176,16 +181,46 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def write_page(results: Path, page: Path) -> None:
+    """Put the results of the last run into a page."""
+    rows = [json.loads(line) for line in (results / "latency.jsonl").read_text().splitlines()]
+    lines = ["| network | structure | zeros | threads | dense, ms | sparse, ms | ratio | aim | difference | nodes |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        aim = "" if not row["target"] else f"{row['target']} {'met' if row['ratio'] >= row['target'] else 'missed'}"
+        lines.append(
+            f"| {row['model']} | {row['structure']} | {row['sparsity']:.1%} | {row['threads']} | {row['dense_ms']:.2f} "
+            f"| {row['sparse_ms']:.2f} | {row['ratio']:.2f} | {aim} "
+            f"| {row['max_abs_diff'] / (row['output_range'] or 1.0):.0e} "
+            f"| {row['nodes_claimed']} of {row['nodes_total']} in {row['partitions']} |"
+        )
+    machine = f"On {cpu_name()}, {os.cpu_count()} cores, kernels `{rows[0]['cpu']}`."
+    replace_part(page, "latency", "python -m benchmarks.latency --table", "\n".join([machine, "", *lines]) + "\n")
+
+
+def cpu_name() -> str:
+    """What the system calls this machine's processor."""
+    try:
+        names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--threads", default="1,2", help="thread counts, the first is the one that targets are for")
     parser.add_argument("--seconds", type=float, default=8.0, help="measuring time of a case")
     parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
+    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     parser.add_argument("--make", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:
         _make(next(case for case in CASES if case.stem == arguments.make[0]), Path(arguments.make[1]))
+        return 0
+    if arguments.table:
+        write_page(arguments.output, Path("docs/performance.md"))
         return 0
     cases = [case for case in CASES if arguments.only in case.stem]
     if not cases:

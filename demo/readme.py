@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.files import write
-
-BEGIN, END = "<!-- demo table: begin (python -m demo.readme) -->", "<!-- demo table: end -->"
+from benchmarks.page import replace_part
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,12 +20,11 @@ def main(arguments: Sequence[str]) -> int:
     if not table.is_file():
         print(f"{table} not found: run `make demo` first", file=sys.stderr)
         return 1
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        print(f"{page} has no lines {BEGIN!r} and {END!r}, between which the table would stand", file=sys.stderr)
+    try:
+        replace_part(page, "demo table", "python -m demo.readme", table.read_text())
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 1
-    write(page, f"{before}{BEGIN}\n{table.read_text()}{END}{after}")
     return 0
 
 
