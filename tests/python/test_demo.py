@@ -206,15 +206,18 @@ def test_blocks_are_coloured_by_their_first_row():
     np.testing.assert_array_equal(report.block_phases(column[:, None])[:, 0], expected)
 
 
+BEGIN, END = "<!-- demo table: begin (python -m demo.readme) -->", "<!-- demo table: end -->"
+
+
 def test_readme_table_is_replaced_between_its_markers(tmp_path):
     page, table = tmp_path / "README.md", tmp_path / "table.md"
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     table.write_text(results.markdown(GOOD, "A note."))
     assert readme.main([str(table), str(page)]) == 0
     text = page.read_text()
     assert "old" not in text
-    assert text.startswith(f"before\n{readme.BEGIN}\n")
-    assert text.endswith(f"\n{readme.END}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\nafter\n")
     assert "| latency, 1 thread | 0.300 ms | 0.100 ms | 3.00 |" in text
     assert readme.main([str(table), str(page)]) == 0
     assert page.read_text() == text
@@ -226,6 +229,6 @@ def test_readme_without_markers_is_left_alone(tmp_path, capsys):
     table.write_text("| a |")
     assert readme.main([str(table), str(page)]) == 1
     assert page.read_text() == "text"
-    assert readme.BEGIN in capsys.readouterr().err
+    assert BEGIN in capsys.readouterr().err
     assert readme.main([str(tmp_path / "none.md"), str(page)]) == 1
     assert "make demo" in capsys.readouterr().err
