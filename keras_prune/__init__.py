@@ -21,6 +21,7 @@ from keras_prune.structures import (
 )
 
 if TYPE_CHECKING:
+    from keras_prune import mapping
     from keras_prune.callbacks import Prune
     from keras_prune.methods import Admm, Magnitude, Reweighted
     from keras_prune.pruning import sparsify
@@ -39,6 +40,7 @@ _LAZY = {
     "densify": "keras_prune.tflite",
     "load_delegate": "keras_prune.tflite",
 }
+_MODULES = ("mapping",)
 
 __all__ = [
     "Admm",
@@ -57,6 +59,7 @@ __all__ = [
     "convert",
     "densify",
     "load_delegate",
+    "mapping",
     "sparsify",
 ]
 
@@ -64,8 +67,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, *_MODULES])

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(exit_.code or 0)
     try:
         report = parsed.run(parsed)
-        _say(report, parsed.json)
+        if report is not None:
+            _say(report, parsed.json)
         sys.stdout.flush()
         return EXIT_OK
     except BrokenPipeError:  # whoever reads the table has seen enough; what is left in the buffer goes nowhere
@@ -44,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("keras-prune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except SystemExit as exit_:  # a command line that is wrong as a whole
+        return int(exit_.code or 0)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        where = "" if isinstance(error, OSError) else f"{parsed.model}: "
+        where = "" if isinstance(error, OSError) or not getattr(parsed, "model", None) else f"{parsed.model}: "
         print(f"keras-prune: {where}{error}", file=sys.stderr)
         return EXIT_FAILURE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="keras-prune", description="Convert pruned models to block-sparse .tflite files, and look into them."
+        prog="keras-prune",
+        description="Convert pruned models to block-sparse .tflite files, look into them, and plan how to prune.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -89,6 +93,33 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (convert, densify, inspect):
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    table = commands.add_parser("latency-table", help="measure the latencies of layers that plans are made from")
+    table.add_argument("-o", "--output", type=Path, help="the file (default: in the user's cache, by the CPU's name)")
+    table.add_argument(
+        "--model", type=Path, help="a .keras or .h5 file, whose layers are measured beside the usual ones"
+    )
+    table.add_argument("--threads", type=int, default=1, help="threads of the delegate (default: %(default)s)")
+    table.add_argument(
+        "--seconds", type=float, default=0.03, help="running time of each layer, about (default: %(default)s)"
+    )
+    table.add_argument("--list", action="store_true", help="only print the layers, for the tool on a phone")
+    table.add_argument("--from", dest="source", type=Path, help="take what the tool printed on a phone")
+    table.add_argument("--cpu", help="name of the phone's CPU, with --from")
+    table.set_defaults(run=_latency_table)
+
+    plan = commands.add_parser("plan", help="choose structure, block and zeros of each layer")
+    plan.add_argument("model", type=Path, nargs="?", help="a .keras or .h5 file")
+    plan.add_argument("--target", help="a speed-up (2.0x), a latency (3.5ms) or a fraction of zeros (80%%)")
+    plan.add_argument("-o", "--output", type=Path, help="the JSON file to write")
+    plan.add_argument("--table", type=Path, help="the latency table (default: the one measured on this machine)")
+    plan.add_argument("--data", choices=("hard", "easy"), default="hard", help="(default: %(default)s)")
+    plan.add_argument(
+        "--max-zeros", type=_share, default=0.95, metavar="SHARE", help="of a layer (default: %(default)s)"
+    )
+    plan.add_argument("--force", action="store_true", help="take a table of another CPU or library version")
+    plan.add_argument("--explain", type=Path, metavar="PLAN", help="say what a plan gives to each layer, and why")
+    plan.set_defaults(run=_plan, error=plan.error)
     return parser
 
 
@@ -149,6 +180,69 @@ def _densify(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
     return _report(arguments.model, arguments.model.read_bytes())
+
+
+def _latency_table(arguments: argparse.Namespace) -> None:
+    from keras_prune.mapping import LatencyTable, cpu_name
+    from keras_prune.mapping.measure import NATIVE_KINDS, measure_table, points_for, usual_points
+    from keras_prune.mapping.table import Point, default_path
+
+    path: Path = arguments.output or default_path(arguments.cpu or cpu_name())
+    if arguments.source is not None:
+        table = LatencyTable.from_json(arguments.source.read_text(), cpu=arguments.cpu)
+        table.save(path)
+    else:
+        points = usual_points()
+        if arguments.model is not None:
+            points += points_for(_load_keras(arguments.model))
+        if arguments.list:
+            print("\n".join(str(point) for point in dict.fromkeys(points) if point.layer.kind in NATIVE_KINDS))
+            return
+
+        def say(done: int, wanted: int, point: Point) -> None:
+            end = "" if sys.stderr.isatty() else "\n"
+            if end == "" or done % 50 == 0:
+                print(
+                    f"\r\033[K{done} of {wanted}: {point}" if not end else f"{done} of {wanted}",
+                    end=end,
+                    file=sys.stderr,
+                )
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = measure_table(points, path, threads=arguments.threads, seconds=arguments.seconds, progress=say)
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+    print(f"{path}: {len(table.entries)} layers; {table.cpu}, version {table.version}, {table.threads} threads")
+    print("error of a layer predicted from the others, half of them and nine tenths of them below:")
+    for (layer, structure), error in table.errors().items():
+        print(f"  {layer:<10} {structure:<17} {error.median:6.1%} {error.worst_tenth:6.1%}  {error.points} layers")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from keras_prune.mapping.plan import Plan
+
+    if arguments.explain is not None:
+        print(Plan.from_json(arguments.explain.read_text()).report())
+        return
+    if arguments.model is None or arguments.target is None:
+        arguments.error("give a model and --target, or --explain with a plan")
+    from keras_prune.mapping import LatencyTable, plan
+
+    if arguments.output is not None:
+        _check_output(arguments.output)
+    if not arguments.model.exists():
+        raise FileNotFoundError(f"{arguments.model}: no such file")
+    made = plan(
+        _load_keras(arguments.model),
+        arguments.target,
+        LatencyTable.load(arguments.table) if arguments.table is not None else None,
+        data=arguments.data,
+        max_zeros=arguments.max_zeros,
+        force=arguments.force,
+    )
+    if arguments.output is not None:
+        write_file(arguments.output, made.to_json().encode())
+    print(made.report())
 
 
 def _load_keras(path: Path) -> Any:

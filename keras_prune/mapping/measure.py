@@ -1,0 +1,362 @@
+"""Measuring single layers with the delegate, each in a small `.tflite` of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_prune.mapping.table import LatencyTable, Point
+from keras_prune.mapping.workload import DENSE, Layer, parse_scheme, uses
+from keras_prune.structures import AlignedBlock
+from keras_prune.tflite import convert, flatbuffer, load_delegate
+from keras_prune.tflite.delegate import _runtime_module
+
+# Channels that the delegate's own layers around the measured one lead from and to.
+_LEAD, _TAIL = 4, 8
+_MIN_RUNS = 8
+_SAVE_EVERY = 20
+_QUANTILE = 0.05
+_TIME = re.compile(r"^block_sparse: +([\d.]+) us +(\w+) ->", re.MULTILINE)
+_LAYOUT = ("to_planar", "to_interleaved", "reshape")
+
+NATIVE_KINDS = ("conv", "depthwise", "dense")
+"""Kinds of layers that the delegate's tool `latency_table` can time."""
+IMAGES = (112, 56, 28, 14, 7)
+"""Heights and widths that the usual table has."""
+RATES = (0.5, 0.8, 0.95)
+"""Fractions of zeros that it has."""
+_BLOCKS = ("unaligned_block:2", "unaligned_block:4", "unaligned_block:8", "unaligned_block:16")
+SCHEMES = {
+    "conv1x1": (*_BLOCKS, "block_punched:4x4", "block_punched:8x4", "block_punched:16x4"),
+    "conv3x3": (*_BLOCKS, "block_punched:4x4", "block_punched:8x4", "block_punched:16x4", "pattern:8"),
+    "dense": (*_BLOCKS, "block_row_column:4x32", "block_row_column:8x32", "block_row_column:16x32"),
+}
+"""Structures and blocks that it has, by type of layer."""
+
+
+def cpu_name() -> str:
+    """Return the name of this machine's CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Hardware", "CPU part") and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def usual_points() -> list[Point]:
+    """List what the usual table has: the sizes that networks for images of 224 x 224 pixels are made of."""
+    layers = []
+    for image in IMAGES:
+        base = 3584 // image
+        pairs = [(base, base), (base, 4 * base), (4 * base, base), (base // 2, 2 * base)]
+        layers += [Layer("conv", image, image, c, f) for c, f in pairs]
+        layers += [Layer("depthwise", image, image, c, c, (3, 3), s) for c in (base, 2 * base) for s in (1, 2)]
+        layers += [Layer("add", image, image, base, base), Layer("max_pool", image, image, base, base, (2, 2), 2)]
+        layers.append(Layer("mean", image, image, base, base))
+        layers += [Layer("conv", image, image, base // 2, base // 2, (3, 3))]
+        layers += [Layer("conv", image, image, base, base, (3, 3), stride) for stride in (1, 2)]
+    layers += [Layer("conv", 224, 224, 3, 32, (3, 3), stride) for stride in (1, 2)]
+    layers += [Layer("conv", 224, 224, 3, 64, (7, 7), 2), Layer("conv", 112, 112, 128, 128, (3, 3))]
+    layers += [Layer("conv", 28, 28, 512, 512, (3, 3)), Layer("max_pool", 112, 112, 64, 64, (3, 3), 2)]
+    sizes = [(256, 256), (512, 512), (1024, 1000), (2048, 1000), (2048, 2048), (4096, 4096)]
+    layers += [Layer("dense", 1, 1, inputs, outputs) for inputs, outputs in sizes]
+    # All sizes at all rates would take three times as long and say no more: the law joins them.
+    return [point for turn, layer in enumerate(layers) for point in points_of(layer, turn)]
+
+
+def points_for(model: Any) -> list[Point]:
+    """List the points of a Keras model's own layers, to measure them beside or instead of the usual ones.
+
+    Raises:
+        ValueError: the model does not know its layers' sizes.
+    """
+    layers = dict.fromkeys(use.layer for use in uses(model))
+    return [point for turn, layer in enumerate(layers) for point in points_of(layer, turn)]
+
+
+def points_of(layer: Layer, turn: int = 0) -> list[Point]:
+    """List the points of one layer: dense, and each structure and block at one rate, the next rate in the next turn."""
+    points = [Point(layer)]
+    if layer.channels > 4:
+        for i, scheme in enumerate(SCHEMES.get(layer.family, ())):
+            structure = parse_scheme(scheme)
+            columns = layer.channels * layer.kernel[0] * layer.kernel[1]
+            if structure is not None and structure.obstacle(layer.filters, columns, layer.kernel) is None:
+                points.append(Point(layer, scheme, RATES[(i + turn) % len(RATES)]))
+    return points
+
+
+def measure_table(
+    points: Iterable[Point],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    threads: int = 1,
+    seconds: float = 0.03,
+    library: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int, Point], None] = lambda done, all_, point: None,
+) -> LatencyTable:
+    """Measure points with the delegate on this machine.
+
+    Args:
+        points: what to measure; those that ``path`` holds already are left as they are.
+        path: file to keep the table in, written now and then, so that an interrupted measurement goes on where it was.
+        threads: that the delegate computes with.
+        seconds: spent on running each point, about.
+        library: see :func:`keras_prune.load_delegate`.
+        progress: called with points done, points wanted and the point that is next.
+
+    Raises:
+        ValueError: ``path`` holds a table of another CPU, version or number of threads; remove it first.
+        FileNotFoundError: there is no library.
+    """
+    cpu, version = cpu_name(), library_version(library)
+    entries: dict[Point, float] = {}
+    if path is not None and Path(path).exists():
+        kept = LatencyTable.load(path)
+        kept.check(cpu, version)
+        if kept.threads != threads:
+            raise ValueError(f"{path} was measured with {kept.threads} threads, not {threads}: give another file")
+        entries.update(kept.entries)
+    wanted = list(dict.fromkeys(points))
+    table = LatencyTable(entries, cpu, version, threads)
+    try:
+        for i, point in enumerate(wanted):
+            progress(i, len(wanted), point)
+            if point not in table.entries:
+                table.entries[point] = measure(point, threads, seconds, library)
+                if path is not None and i % _SAVE_EVERY == 0:
+                    table.save(path)
+    finally:
+        if path is not None and table.entries:
+            table.save(path)
+    return LatencyTable(table.entries, cpu, version, threads)
+
+
+def library_version(library: str | os.PathLike[str] | None = None) -> str:
+    """Ask the delegate's library for its version, by loading a small model."""
+    point = Point(Layer("conv", 2, 2, 8, 8), "aligned_block:4", 0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        with _captured_stderr():
+            _interpreter(one_layer(point), 1, library, report_path=report)
+        return str(json.loads(report.read_text())["version"])
+
+
+def measure(
+    point: Point, threads: int = 1, seconds: float = 0.03, library: str | os.PathLike[str] | None = None
+) -> float:
+    """Measure one point: the time in microseconds of the quickest runs, without what leads to and from the layer.
+
+    Raises:
+        ValueError: the delegate does not run the layer.
+        FileNotFoundError: there is no library.
+    """
+    model = one_layer(point)
+    totals: list[float] = []
+    with _captured_stderr() as said:
+        interpreter = _interpreter(model, threads, library, profile=True)
+        detail = interpreter.get_input_details()[0]
+        values = np.random.default_rng(0).standard_normal(detail["shape"], dtype=np.float32)
+        interpreter.set_tensor(detail["index"], values)
+        end = time.perf_counter() + seconds
+        while len(totals) < _MIN_RUNS or time.perf_counter() < end:
+            began = time.perf_counter()
+            interpreter.invoke()
+            totals.append(time.perf_counter() - began)
+        del interpreter  # only then the delegate tells its times
+    times = _TIME.findall(said[0])
+    computing = [i for i, (_, name) in enumerate(times) if name not in _LAYOUT]
+    first = 1 if _has_lead(point.layer) else 0
+    own = computing[first:-1]
+    if not own:
+        raise ValueError(f"the delegate did not run {point} by itself; it said:\n{said[0]}")
+    mean = sum(float(times[i][0]) for i in own)
+    # The delegate gives means, and what else the machine did meanwhile is in them; least of it is in the quickest runs.
+    return mean * float(np.quantile(totals, _QUANTILE)) / statistics.fmean(totals)
+
+
+def one_layer(point: Point) -> bytes:
+    """Make a block-sparse `.tflite` of a layer between two small ones, which keep the delegate's own layout."""
+    layer = point.layer
+    random = np.random.default_rng(0)
+    builder = _Builder()
+    weights = _weights(layer, point, random)
+    if layer.kind == "dense":
+        source = builder.tensor([1, layer.channels])
+        output = builder.dense(builder.dense(source, weights), _small(random, _TAIL, layer.filters))
+        return convert(builder.build(source, output), min_zeros=0.2, structures=_structures(point))
+    lead = _has_lead(layer)
+    source = image = builder.tensor([1, layer.height, layer.width, _LEAD if lead else layer.channels])
+    if lead:
+        image = builder.conv(image, _small(random, layer.channels, _LEAD).reshape(layer.channels, 1, 1, _LEAD))
+    if layer.kind == "conv":
+        image = builder.conv(image, weights, layer.stride)
+    elif layer.kind == "depthwise":
+        image = builder.depthwise(image, weights, layer.stride)
+    elif layer.kind == "max_pool":
+        image = builder.max_pool(image, layer.kernel, layer.stride)
+    elif layer.kind == "add":
+        image = builder.add(image, image)
+    else:
+        image = builder.mean(image)
+    output = builder.conv(image, _small(random, _TAIL, layer.filters).reshape(_TAIL, 1, 1, layer.filters))
+    return convert(builder.build(source, output), min_zeros=0.2, structures=_structures(point))
+
+
+def _has_lead(layer: Layer) -> bool:
+    # The first convolution of a network reads the image as it is given.
+    return layer.kind != "dense" and layer.channels > 4
+
+
+def _structures(point: Point) -> list[str]:
+    return ["aligned_block"] if point.scheme == DENSE else [point.scheme.split(":")[0], "aligned_block"]
+
+
+def _small(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    matrix = random.standard_normal((rows, columns), dtype=np.float32)
+    return np.where(AlignedBlock(4).mask(matrix, 0.5), matrix, np.float32(0))
+
+
+def _weights(layer: Layer, point: Point, random: np.random.Generator) -> np.ndarray:
+    if layer.kind not in ("conv", "dense", "depthwise"):
+        return np.zeros(0, np.float32)
+    if layer.kind == "depthwise":
+        return random.standard_normal((1, *layer.kernel, layer.filters), dtype=np.float32)
+    columns = layer.channels * layer.kernel[0] * layer.kernel[1]
+    matrix = random.standard_normal((layer.filters, columns), dtype=np.float32)
+    structure = parse_scheme(point.scheme)
+    if structure is not None:
+        matrix = np.where(structure.mask(matrix, point.zeros, layer.kernel), matrix, np.float32(0))
+    return matrix if layer.kind == "dense" else matrix.reshape(layer.filters, *layer.kernel, layer.channels)
+
+
+class _Builder:
+    """One chain of operators."""
+
+    def __init__(self) -> None:
+        self.schema = flatbuffer.schema()
+        self.tensors: list[Any] = []
+        self.buffers: list[Any] = [self.schema.BufferT()]
+        self.operators: list[Any] = []
+        self.codes: list[Any] = []
+
+    def tensor(self, shape: Sequence[int], values: np.ndarray | None = None) -> int:
+        tensor = self.schema.TensorT()
+        tensor.shape = np.array(shape, np.int32)
+        tensor.name = f"tensor_{len(self.tensors)}"
+        if values is not None:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+            self.buffers.append(buffer)
+            tensor.buffer = len(self.buffers) - 1
+            tensor.type = self.schema.TensorType.INT32 if values.dtype == np.int32 else self.schema.TensorType.FLOAT32
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def operator(self, name: str, inputs: list[int], shape: Sequence[int], options: Any) -> int:
+        builtin = getattr(self.schema.BuiltinOperator, name)
+        codes = [code.builtinCode for code in self.codes]
+        if builtin not in codes:
+            code = self.schema.OperatorCodeT()
+            code.builtinCode = code.deprecatedBuiltinCode = builtin
+            code.version = 1
+            self.codes.append(code)
+            codes.append(builtin)
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex = codes.index(builtin)
+        operator.inputs = np.array(inputs, np.int32)
+        output = self.tensor(shape)
+        operator.outputs = np.array([output], np.int32)
+        operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        operator.builtinOptions = options
+        self.operators.append(operator)
+        return output
+
+    def _image(self, source: int, channels: int, stride: int) -> list[int]:
+        _, height, width, _ = (int(n) for n in self.tensors[source].shape)
+        return [1, -(-height // stride), -(-width // stride), channels]
+
+    def conv(self, source: int, weights: np.ndarray, stride: int = 1) -> int:
+        options = self.schema.Conv2DOptionsT()
+        options.strideH = options.strideW = stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        filters = weights.shape[0]
+        inputs = [source, self.tensor(weights.shape, weights), self.tensor([filters], np.zeros(filters, np.float32))]
+        return self.operator("CONV_2D", inputs, self._image(source, filters, stride), options)
+
+    def depthwise(self, source: int, weights: np.ndarray, stride: int) -> int:
+        options = self.schema.DepthwiseConv2DOptionsT()
+        options.strideH = options.strideW = stride
+        options.dilationHFactor = options.dilationWFactor = options.depthMultiplier = 1
+        filters = weights.shape[-1]
+        inputs = [source, self.tensor(weights.shape, weights), self.tensor([filters], np.zeros(filters, np.float32))]
+        return self.operator("DEPTHWISE_CONV_2D", inputs, self._image(source, filters, stride), options)
+
+    def dense(self, source: int, weights: np.ndarray) -> int:
+        options = self.schema.FullyConnectedOptionsT()
+        units = weights.shape[0]
+        inputs = [source, self.tensor(weights.shape, weights), self.tensor([units], np.zeros(units, np.float32))]
+        return self.operator("FULLY_CONNECTED", inputs, [1, units], options)
+
+    def max_pool(self, source: int, kernel: tuple[int, int], stride: int) -> int:
+        options = self.schema.Pool2DOptionsT()
+        options.strideH = options.strideW = stride
+        options.filterHeight, options.filterWidth = kernel
+        shape = self._image(source, int(self.tensors[source].shape[-1]), stride)
+        return self.operator("MAX_POOL_2D", [source], shape, options)
+
+    def add(self, one: int, other: int) -> int:
+        return self.operator("ADD", [one, other], list(self.tensors[one].shape), self.schema.AddOptionsT())
+
+    def mean(self, source: int) -> int:
+        options = self.schema.ReducerOptionsT()
+        options.keepDims = True
+        axes = self.tensor([2], np.array([1, 2], np.int32))
+        return self.operator("MEAN", [source, axes], [1, 1, 1, int(self.tensors[source].shape[-1])], options)
+
+    def build(self, source: int, output: int) -> bytes:
+        subgraph = self.schema.SubGraphT()
+        subgraph.tensors, subgraph.operators = self.tensors, self.operators
+        subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array([output], np.int32)
+        model = self.schema.ModelT()
+        model.version = 3
+        model.operatorCodes, model.subgraphs, model.buffers = self.codes, [subgraph], self.buffers
+        return flatbuffer.write_model(model)
+
+
+def _interpreter(model: bytes, threads: int, library: Any, **options: Any) -> Any:
+    runtime = _runtime_module(None)
+    delegate = load_delegate(threads, library=library, **options)
+    interpreter = runtime.Interpreter(model_content=model, experimental_delegates=[delegate])
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """Collect what is written to standard error, by libraries too, into the one string of the list."""
+    said = [""]
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said[0] = file.read().decode(errors="replace")

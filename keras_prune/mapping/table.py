@@ -1,0 +1,310 @@
+"""Latencies of single layers, measured once for a CPU, and what follows from them for layers of other sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_prune.mapping.workload import DENSE, Layer, parse_scheme
+
+FORMAT_VERSION = 1
+
+# Rows of a block that the dense kernels work on.
+_DENSE_ROWS = 16
+# Points as near as this, in factors of e of their sizes, share their deviation from the common law fully.
+_NEAR = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A layer with its zeros.
+
+    Args:
+        layer: its size.
+        scheme: ``"dense"``, or structure and block such as ``"unaligned_block:4"``.
+        zeros: fraction of zeros, in [0, 1).
+    """
+
+    layer: Layer
+    scheme: str = DENSE
+    zeros: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Point:
+        """Read a point as the delegate's tool writes it, ``"conv 14x14x256 512 1x1 1 unaligned_block:4 0.8"``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        words = text.split()
+        if words[0] not in ("conv", "dense"):
+            return cls(Layer.parse(text))
+        try:
+            layer, scheme, zeros = Layer.parse(" ".join(words[:-2])), words[-2], float(words[-1])
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{text!r} is no layer with a structure and its zeros") from error
+        parse_scheme(scheme)
+        return cls(layer, scheme, zeros)
+
+    def __str__(self) -> str:
+        if self.layer.kind not in ("conv", "dense"):
+            return str(self.layer)
+        return f"{self.layer} {self.scheme} {self.zeros:g}"
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Points whose latencies follow one law."""
+        return self.layer.family, self.scheme.split(":")[0]
+
+    @property
+    def rows(self) -> int:
+        """Output channels that share an address."""
+        sizes = self.scheme.partition(":")[2]
+        if not sizes:
+            return _DENSE_ROWS
+        return 1 if self.scheme.startswith("pattern") else int(sizes.split("x")[0])
+
+    def costs(self) -> list[float]:
+        """Count what takes time: a call, multiply-adds, addresses, values read, written, and weights."""
+        layer = self.layer
+        kept = 1.0 - self.zeros
+        macs = kept * layer.macs
+        source = layer.height * layer.width * layer.channels
+        return [1.0, macs, macs / self.rows, source, layer.pixels * layer.filters, kept * layer.weights]
+
+    def place(self) -> list[float]:
+        """Coordinates in which near points have like latencies."""
+        layer = self.layer
+        sizes = (layer.pixels, layer.channels, layer.filters, self.rows, 1.0 - self.zeros, layer.stride)
+        return [math.log(size) for size in (*sizes, math.prod(layer.kernel))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """How far predictions are from measurements that they were not made from.
+
+    Attributes:
+        points: measurements.
+        median: relative error that half of them stay below.
+        worst_tenth: relative error that nine tenths stay below.
+    """
+
+    points: int
+    median: float
+    worst_tenth: float
+
+
+class LatencyTable:
+    """Measured latencies of layers, and predictions for others.
+
+    The latency of a layer that was measured is what was measured. Others follow the law ``sum_i c_i * n_i``, whose
+    ``n_i`` count multiply-adds, addresses, values read and written, and weights, with one set of ``c_i >= 0`` for each
+    type of layer and structure (least squares of the relative errors), times the deviation that measured layers of
+    nearly the same size have from it.
+
+    Args:
+        entries: microseconds of each point.
+        cpu: name of the CPU.
+        version: of the delegate's library.
+        threads: that it computed with.
+
+    Example:
+        >>> from keras_prune.mapping import Layer, LatencyTable, Point
+        >>> sizes = [16, 32, 64, 128, 256]
+        >>> entries = {Point(Layer("dense", 1, 1, n, n)): 1.0 + n * n / 1e3 for n in sizes}
+        >>> table = LatencyTable(entries, cpu="a CPU", version="0.1.0")
+        >>> round(table.predict(Point(Layer("dense", 1, 1, 100, 100))), 1)
+        11.0
+    """
+
+    def __init__(self, entries: Mapping[Point, float], cpu: str, version: str, threads: int = 1) -> None:
+        bad = [str(point) for point, us in entries.items() if not (math.isfinite(us) and us > 0.0)]
+        if bad:
+            raise ValueError(f"latencies must be positive microseconds, but are not for {bad[0]!r}; measure it anew")
+        self.entries = dict(entries)
+        self.cpu = cpu
+        self.version = version
+        self.threads = threads
+        self._laws: dict[tuple[str, str], _Law] = {}
+
+    def predict(self, point: Point) -> float:
+        """Return a layer's latency in microseconds.
+
+        Raises:
+            ValueError: nothing like it has been measured.
+        """
+        measured = self.entries.get(point)
+        if measured is not None:
+            return measured
+        law = self._law(point.family)
+        if law is None:
+            raise ValueError(
+                f"the latency table has no entry like {point}: measure some with keras-prune latency-table"
+            )
+        return law.predict(point)
+
+    def missing(self, points: Iterable[Point]) -> list[Point]:
+        """List the points that nothing measured is like."""
+        return [point for point in points if point not in self.entries and self._law(point.family) is None]
+
+    def errors(self) -> dict[tuple[str, str], Error]:
+        """Predict each measured point from all others, by type of layer and structure."""
+        found = {}
+        for family in sorted({point.family for point in self.entries}):
+            law = self._law(family)
+            if law is not None and len(law.points) > 1:
+                relative = law.left_out()
+                found[family] = Error(len(relative), float(np.median(relative)), float(np.quantile(relative, 0.9)))
+        return found
+
+    def check(self, cpu: str | None, version: str | None) -> None:
+        """Raise ValueError if the table was measured on another CPU or with another version of the library."""
+        for what, own, wanted in (("CPU", self.cpu, cpu), ("library version", self.version, version)):
+            if wanted is not None and own != wanted:
+                raise ValueError(
+                    f"the latency table is for the {what} {own!r}, not {wanted!r}: measure one by keras-prune "
+                    "latency-table, or use it all the same with force"
+                )
+
+    def to_json(self) -> str:
+        """Return the table as JSON."""
+        rows = [{"layer": str(point), "median_us": us} for point, us in self.entries.items()]
+        head = {"format": FORMAT_VERSION, "cpu": self.cpu, "version": self.version, "threads": self.threads}
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        return json.dumps(head)[:-1] + f', "layers": [\n{lines}\n]}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, cpu: str | None = None, version: str | None = None) -> LatencyTable:
+        """Read a table, or the output of the delegate's tool `latency_table`.
+
+        Args:
+            text: JSON.
+            cpu: name of the device's CPU, which the tool's output does not give.
+            version: of the library, likewise.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            rows = [(Point.parse(row["layer"]), float(row["median_us"])) for row in data["layers"]]
+            threads = int(data["threads"])
+            own = data.get("format") == FORMAT_VERSION
+            found = (data["cpu"], data["version"]) if own else (cpu or data["cpu"], version or "unknown")
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a latency table: {error!r}; make one by keras-prune latency-table") from error
+        return cls(dict(rows), str(found[0]), str(found[1]), threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table, whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.part")
+        aside.write_text(self.to_json())
+        os.replace(aside, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            ValueError: it is no table.
+            OSError: it cannot be read.
+        """
+        return cls.from_json(Path(path).read_text())
+
+    def _law(self, family: tuple[str, str]) -> _Law | None:
+        if family not in self._laws:
+            points = [point for point in self.entries if point.family == family]
+            if not points:
+                return None
+            self._laws[family] = _Law(points, [self.entries[point] for point in points])
+        return self._laws[family]
+
+
+def default_path(cpu: str) -> Path:
+    """Return where the table of a CPU is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = "".join(c if c.isalnum() else "-" for c in cpu.lower()).strip("-")
+    return cache / "keras_prune" / f"latency-{name}.json"
+
+
+class _Law:
+    """What the points of one family have in common, and each one's deviation from it."""
+
+    def __init__(self, points: list[Point], microseconds: list[float]) -> None:
+        self.points = points
+        self._us = np.array(microseconds)
+        self._costs = np.array([point.costs() for point in points])
+        self._places = np.array([point.place() for point in points])
+
+    @functools.cached_property
+    def _fit(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        return self._fitted(np.ones(len(self.points), bool), np.ones(self._costs.shape[1], bool))
+
+    def _fitted(
+        self, chosen: npt.NDArray[np.bool_], used: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the law's factors, and the points' deviations; by the points chosen and with the costs used."""
+        factors = np.zeros(self._costs.shape[1])
+        factors[used] = _non_negative(self._costs[np.ix_(chosen, used)] / self._us[chosen, None])
+        return factors, np.log(self._us[chosen] / (self._costs[chosen] @ factors))
+
+    def predict(self, point: Point) -> float:
+        factors, deviations = self._fit
+        return self._predict(np.array(point.costs()), np.array(point.place()), factors, deviations, self._places)
+
+    def left_out(self) -> npt.NDArray[np.float64]:
+        """Relative error of each point's prediction from the others."""
+        errors = np.empty(len(self.points))
+        used = self._fit[0] > 0  # what plays no part with all points plays none without one
+        for i in range(len(self.points)):
+            others = np.arange(len(self.points)) != i
+            factors, deviations = self._fitted(others, used)
+            predicted = self._predict(self._costs[i], self._places[i], factors, deviations, self._places[others])
+            errors[i] = abs(predicted / self._us[i] - 1.0)
+        return errors
+
+    @staticmethod
+    def _predict(
+        costs: npt.NDArray[np.float64],
+        place: npt.NDArray[np.float64],
+        factors: npt.NDArray[np.float64],
+        deviations: npt.NDArray[np.float64],
+        places: npt.NDArray[np.float64],
+    ) -> float:
+        squares = np.square(places - place).sum(axis=1)
+        weights = 1.0 / (squares + 1e-3) ** 2
+        # Far from every point the law alone counts.
+        deviation = (weights @ deviations) / (weights.sum() + 1.0 / (_NEAR**2) ** 2 * 0.25)
+        return float(costs @ factors * math.exp(deviation))
+
+
+def _non_negative(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Solve ``min |matrix @ x - 1|`` for x >= 0, by trying which of its few entries are zero."""
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    scaled = matrix / scale
+    gram, right = scaled.T @ scaled, scaled.sum(axis=0)
+    best, best_loss = np.zeros(matrix.shape[1]), 0.0
+    for size in range(1, matrix.shape[1] + 1):
+        for subset in itertools.combinations(range(matrix.shape[1]), size):
+            index = np.array(subset)
+            block = gram[np.ix_(index, index)] + 1e-9 * np.eye(size)
+            solution = np.linalg.solve(block, right[index])
+            if (solution < 0).any():
+                continue
+            loss = solution @ gram[np.ix_(index, index)] @ solution - 2 * right[index] @ solution
+            if loss < best_loss:
+                best_loss, best = loss, np.zeros(matrix.shape[1])
+                best[index] = solution
+    return best / scale
