@@ -17,7 +17,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
-  test-android-screen test demo android-demo bench-selection bench-latency bench-metadata bench-retained \
+  test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
   bench-instructions bench-neon bench accuracy \
   clean
 
@@ -104,6 +104,11 @@ bench-latency: ## whole networks, dense against sparse, to build/bench/latency.j
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m benchmarks.latency
 
+bench-mapping: ## predicted against measured latency of planned networks, to build/bench/mapping.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m benchmarks.mapping
+
 bench-metadata: ## bytes of metadata of each structure, to build/bench/metadata.jsonl
 	@tools/setup.sh python
 	$(PYTHON) -m benchmarks.metadata
@@ -123,7 +128,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-metadata bench-retained bench-instructions bench-neon ## all benchmarks but accuracy
+bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-instructions bench-neon ## all benchmarks but accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
