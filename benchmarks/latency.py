@@ -87,7 +87,8 @@ def _make(case: Case, folder: Path) -> None:
     import keras_prune
 
     model = models.build(case.model)
-    keras_prune.sparsify(model, structure(case.structure), case.sparsity)
+    network = models.NETWORKS[case.model]
+    keras_prune.sparsify(model, structure(case.structure), case.sparsity, network.layers, network.exclude)
     dense = keras_prune.convert(model, sparse=False)
     for path, data in (
         (folder / f"{case.stem}.dense.tflite", dense),

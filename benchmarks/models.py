@@ -15,7 +15,9 @@ class Network:
     """A network by the name that benchmarks print, and how to build it."""
 
     build: Callable[[], Any]
-    input_shape: tuple[int, int, int] = (224, 224, 3)
+    layers: str | None = None
+    """Which layers are pruned, all but the first and the last if None."""
+    exclude: str | None = None
 
 
 def _application(name: str, **arguments: Any) -> Callable[[], Any]:
@@ -70,7 +72,7 @@ NETWORKS: dict[str, Network] = {
     "resnet50": Network(_application("ResNet50")),
     "densenet121": Network(_application("DenseNet121")),
     "vgg16": Network(_application("VGG16")),
-    "vgg16_conv": Network(_application("VGG16", include_top=False)),
+    "vgg16_conv": Network(_application("VGG16", include_top=False), "block*_conv*", "block1_conv1"),
 }
 
 
