@@ -338,6 +338,8 @@ def markdown(rows: Sequence[Row], plan: Plan) -> str:
         + ("± sample standard deviation over seeds " if len(seeds) > 1 else "")
         + f"(number of seeds). Keras's accuracy of the same network differs by at most {100 * apart:.2f} points.",
     ]
+    if len(seeds) == 1:
+        lines.append("With one seed the spread, and so which small differences are more than chance, is not known yet.")
     for network in NETWORKS:
         own = [row for row in rows if row["network"] == network]
         if not own:
