@@ -25,7 +25,7 @@ from keras_prune.tflite.delegate import _runtime_module
 
 # Channels that the delegate's own layers around the measured one lead from and to.
 _LEAD, _TAIL = 4, 8
-_MIN_RUNS = 8
+_MIN_RUNS, _TURNS = 4, 3
 _SAVE_EVERY = 20
 _QUANTILE = 0.05
 _TIME = re.compile(r"^block_sparse: +([\d.]+) us +(\w+) ->", re.MULTILINE)
@@ -165,6 +165,11 @@ def measure(
         FileNotFoundError: there is no library.
     """
     model = one_layer(point)
+    # What else the machine does meanwhile may fall into one turn, seldom into most of them.
+    return statistics.median(_turn(model, point, threads, seconds / _TURNS, library) for _ in range(_TURNS))
+
+
+def _turn(model: bytes, point: Point, threads: int, seconds: float, library: Any) -> float:
     totals: list[float] = []
     with _captured_stderr() as said:
         interpreter = _interpreter(model, threads, library, profile=True)
@@ -177,15 +182,13 @@ def measure(
             interpreter.invoke()
             totals.append(time.perf_counter() - began)
         del interpreter  # only then the delegate tells its times
-    times = _TIME.findall(said[0])
-    computing = [i for i, (_, name) in enumerate(times) if name not in _LAYOUT]
-    first = 1 if _has_lead(point.layer) else 0
-    own = computing[first:-1]
+    times = [(float(us), name) for us, name in _TIME.findall(said[0])]
+    computing = [us for us, name in times if name not in _LAYOUT]
+    own = computing[1 if _has_lead(point.layer) else 0 : -1]
     if not own:
         raise ValueError(f"the delegate did not run {point} by itself; it said:\n{said[0]}")
-    mean = sum(float(times[i][0]) for i in own)
-    # The delegate gives means, and what else the machine did meanwhile is in them; least of it is in the quickest runs.
-    return mean * float(np.quantile(totals, _QUANTILE)) / statistics.fmean(totals)
+    # The delegate gives means: the layer's part of them is its part of the quickest runs.
+    return sum(own) / sum(us for us, _ in times) * float(np.quantile(totals, _QUANTILE)) * 1e6
 
 
 def one_layer(point: Point) -> bytes:

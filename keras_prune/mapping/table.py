@@ -23,6 +23,9 @@ FORMAT_VERSION = 1
 _DENSE_ROWS = 16
 # Points as near as this, in factors of e of their sizes, share their deviation from the common law fully.
 _NEAR = 0.5
+# Deviations from the law, in factors of e, beyond which a point counts less; rounds of fitting with such weights.
+_USUAL = 0.3
+_ROUNDS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +242,15 @@ def default_path(cpu: str) -> Path:
     return cache / "keras_prune" / f"latency-{name}.json"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """Time of each cost, the points' deviations in factors of e, and what each point counted."""
+
+    factors: npt.NDArray[np.float64]
+    deviations: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+
 class _Law:
     """What the points of one family have in common, and each one's deviation from it."""
 
@@ -249,29 +261,40 @@ class _Law:
         self._places = np.array([point.place() for point in points])
 
     @functools.cached_property
-    def _fit(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        return self._fitted(np.ones(len(self.points), bool), np.ones(self._costs.shape[1], bool))
+    def _fit(self) -> _Fit:
+        every = np.ones(len(self.points), bool)
+        weights = np.ones(len(self.points))
+        fit = self._fitted(every, np.ones(self._costs.shape[1], bool), weights)
+        for _ in range(_ROUNDS):
+            # One measurement that something disturbed would otherwise bend the law for all.
+            away = np.abs(fit.deviations - np.median(fit.deviations))
+            weights = 1.0 / np.maximum(1.0, away / _USUAL)
+            fit = self._fitted(every, np.ones(self._costs.shape[1], bool), weights)
+        return fit
 
     def _fitted(
-        self, chosen: npt.NDArray[np.bool_], used: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the law's factors, and the points' deviations; by the points chosen and with the costs used."""
-        factors = np.zeros(self._costs.shape[1])
-        factors[used] = _non_negative(self._costs[np.ix_(chosen, used)] / self._us[chosen, None])
-        return factors, np.log(self._us[chosen] / (self._costs[chosen] @ factors))
+        self,
+        chosen: npt.NDArray[np.bool_],
+        used: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float64],
+    ) -> _Fit:
+        """Fit the law to the points chosen, with the costs used."""
+        costs, us = self._costs[chosen], self._us[chosen]
+        factors = np.zeros(costs.shape[1])
+        factors[used] = _non_negative(weights[:, None] * costs[:, used] / us[:, None], weights)
+        return _Fit(factors, np.log(us / (costs @ factors)), weights)
 
     def predict(self, point: Point) -> float:
-        factors, deviations = self._fit
-        return self._predict(np.array(point.costs()), np.array(point.place()), factors, deviations, self._places)
+        return self._predict(np.array(point.costs()), np.array(point.place()), self._fit, self._places)
 
     def left_out(self) -> npt.NDArray[np.float64]:
         """Relative error of each point's prediction from the others."""
         errors = np.empty(len(self.points))
-        used = self._fit[0] > 0  # what plays no part with all points plays none without one
+        used = self._fit.factors > 0  # what plays no part with all points plays none without one
         for i in range(len(self.points)):
             others = np.arange(len(self.points)) != i
-            factors, deviations = self._fitted(others, used)
-            predicted = self._predict(self._costs[i], self._places[i], factors, deviations, self._places[others])
+            fit = self._fitted(others, used, self._fit.weights[others])
+            predicted = self._predict(self._costs[i], self._places[i], fit, self._places[others])
             errors[i] = abs(predicted / self._us[i] - 1.0)
         return errors
 
@@ -279,22 +302,21 @@ class _Law:
     def _predict(
         costs: npt.NDArray[np.float64],
         place: npt.NDArray[np.float64],
-        factors: npt.NDArray[np.float64],
-        deviations: npt.NDArray[np.float64],
+        fit: _Fit,
         places: npt.NDArray[np.float64],
     ) -> float:
         squares = np.square(places - place).sum(axis=1)
         weights = 1.0 / (squares + 1e-3) ** 2
         # Far from every point the law alone counts.
-        deviation = (weights @ deviations) / (weights.sum() + 1.0 / (_NEAR**2) ** 2 * 0.25)
-        return float(costs @ factors * math.exp(deviation))
+        deviation = (weights @ fit.deviations) / (weights.sum() + 1.0 / (_NEAR**2) ** 2 * 0.25)
+        return float(costs @ fit.factors * math.exp(deviation))
 
 
-def _non_negative(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Solve ``min |matrix @ x - 1|`` for x >= 0, by trying which of its few entries are zero."""
+def _non_negative(matrix: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Solve ``min |matrix @ x - wanted|`` for x >= 0, by trying which of its few entries are zero."""
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
     scaled = matrix / scale
-    gram, right = scaled.T @ scaled, scaled.sum(axis=0)
+    gram, right = scaled.T @ scaled, scaled.T @ wanted
     best, best_loss = np.zeros(matrix.shape[1]), 0.0
     for size in range(1, matrix.shape[1] + 1):
         for subset in itertools.combinations(range(matrix.shape[1]), size):

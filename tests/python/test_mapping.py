@@ -174,7 +174,7 @@ def test_error_is_of_points_left_out():
 def test_fit_meets_the_conditions_of_an_optimum(seed):
     rng = np.random.default_rng(seed)
     matrix = rng.uniform(0, 1, (30, 5)) * np.array([1e-3, 1, 1e4, 1, 10])
-    x = _non_negative(matrix)
+    x = _non_negative(matrix, np.ones(30))
     gradient = (matrix.T @ (matrix @ x - 1)) / np.abs(matrix).max(axis=0)
     assert (x >= 0).all() and (gradient > -1e-4).all()
     assert np.abs(gradient[x > 0]).max() < 1e-4
