@@ -327,7 +327,6 @@ def spread(values: Sequence[float]) -> str:
 def markdown(rows: Sequence[Row], plan: Plan) -> str:
     """The tables, one a network, and how they came about."""
     seeds = sorted({row["seed"] for row in rows})
-    # Six decimals are kept of an accuracy, of which the last may be rounded.
     apart = max((abs(row["accuracy_keras"] - row["accuracy_delegate"]) for row in rows), default=0.0)
     lines = [
         f"{len(rows)} of {len(cases())} runs are done: " + _runs(rows) + ".",
