@@ -32,7 +32,8 @@ bool ReadPositions(const StructureInput& input, KeyReader* keys, const char* key
   slot->resize(count);
   const uint64_t end = static_cast<uint64_t>(input.columns) * static_cast<uint64_t>(slots);
   ByteGapReader gaps(bytes);
-  uint64_t cursor = 0;
+  // The position is taken apart as it grows: a division only where a column ends, as there are many blocks in most.
+  uint64_t cursor = 0, first_slot = 0, at_column = 0;
   for (size_t i = 0; i < count; ++i) {
     uint64_t gap;
     if (!gaps.Gap(&gap)) {
@@ -43,8 +44,12 @@ bool ReadPositions(const StructureInput& input, KeyReader* keys, const char* key
       return keys->Fail(key, "puts block " + Decimal(i) + " at position " + Decimal(position) +
                                  "; expected positions below " + Decimal(end));
     }
-    (*column)[i] = static_cast<int32_t>(position / static_cast<uint64_t>(slots));
-    (*slot)[i] = static_cast<int32_t>(position % static_cast<uint64_t>(slots));
+    if (position - first_slot >= static_cast<uint64_t>(slots)) {
+      at_column = position / static_cast<uint64_t>(slots);
+      first_slot = at_column * static_cast<uint64_t>(slots);
+    }
+    (*column)[i] = static_cast<int32_t>(at_column);
+    (*slot)[i] = static_cast<int32_t>(position - first_slot);
     cursor = position + static_cast<uint64_t>(step);
   }
   if (!gaps.AtEnd()) return keys->Fail(key, "goes on after the last block" + expected);

@@ -53,8 +53,12 @@ void LowerBlocks(int32_t rows, int32_t columns, const VerticalBlocks& blocks, co
       const size_t piece = cursor[static_cast<size_t>(row)]++;
       matrix->block_column[piece] = blocks.column[i];
       const int32_t filled = blocks.block - top < height ? blocks.block - top : height;
-      std::memcpy(matrix->values.data() + piece * static_cast<size_t>(height), source + top,
-                  static_cast<size_t>(filled) * sizeof(float));
+      float* to = matrix->values.data() + piece * static_cast<size_t>(height);
+      if (filled == 4) {
+        std::memcpy(to, source + top, 4 * sizeof(float));  // the usual size: no call
+      } else {
+        std::memcpy(to, source + top, static_cast<size_t>(filled) * sizeof(float));
+      }
     }
   }
 }

@@ -89,12 +89,17 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
       const uint32_t end = matrix.row_begin[std::min(r + step, last)];
       packed.counts.push_back(end - begin);
       const int32_t turn = packed.aligned ? 0 : (r - first) % block;
-      for (uint32_t b = begin; b < end; b++) {
-        packed.offsets.push_back(column_offset[matrix.block_column[b]]);
-        const float* w = &matrix.values[static_cast<size_t>(b) * block];
-        for (int32_t set = 0; set < block; set++) {
-          packed.weights.push_back(w[(set - turn + block) % block]);
-        }
+      const size_t old_blocks = packed.offsets.size();
+      packed.offsets.resize(old_blocks + (end - begin));
+      packed.weights.resize((old_blocks + (end - begin)) * block);
+      int32_t* offset = packed.offsets.data() + old_blocks;
+      float* to = packed.weights.data() + old_blocks * block;
+      const float* w = matrix.values.data() + static_cast<size_t>(begin) * block;
+      for (uint32_t b = begin; b < end; b++, to += block, w += block) {
+        *offset++ = column_offset[matrix.block_column[b]];
+        // Weight i to place (i + turn) mod block.
+        std::copy(w, w + (block - turn), to + turn);
+        std::copy(w + (block - turn), w + block, to);
       }
     }
   }
