@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
   test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
-  bench-instructions bench-neon bench accuracy \
+  bench-startup bench-instructions bench-neon bench accuracy \
   clean
 
 help: ## this list
@@ -118,6 +118,11 @@ bench-retained: ## what blocks retain of trained weights, to build/bench/retaine
 	$(PYTHON) -m benchmarks.retained
 	$(PYTHON) -m benchmarks.retained --table
 
+bench-startup: ## time until ready and peak memory, to build/bench/startup.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m benchmarks.startup
+
 bench-instructions: ## instructions of an inference on AArch64 under qemu, to build/bench/instructions.jsonl
 	@tools/setup.sh python build aarch64
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
@@ -128,7 +133,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-instructions bench-neon ## all benchmarks but accuracy
+bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-instructions bench-neon ## all benchmarks but accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md

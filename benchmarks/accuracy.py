@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import replace_part
 from demo.console import Screen
 from demo.files import DEBIAN_FOLDER, Images, read_images, write
 from keras_prune import (
@@ -368,20 +369,6 @@ def _runs(rows: Sequence[Row]) -> str:
             own = [row for row in rows if (row["network"], row["seed"]) == (network, seed)]
             told.append(f"{network} with seed {seed} ({len(own)})")
     return ", ".join(told) or "none"
-
-
-def replace_part(page: Path, name: str, command: str, content: str) -> None:
-    """Put content between a page's two markers.
-
-    Raises:
-        ValueError: the page has no such markers.
-    """
-    begin, end = f"<!-- {name}: begin ({command}) -->", f"<!-- {name}: end -->"
-    before, found, rest = page.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{page} has no lines {begin!r} and {end!r}, between which the table would stand")
-    write(page, f"{before}{begin}\n{content}{end}{after}")
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import PAGE, replace_part
+from benchmarks.accuracy import PAGE
+from benchmarks.page import replace_part
 from benchmarks.selection import BLOCKS, SPARSITIES, algorithms
 from demo.files import write
 from keras_prune import Structure

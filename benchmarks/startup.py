@@ -1,0 +1,94 @@
+"""Time to make an interpreter ready and memory at the peak of an inference: dense on XNNPACK against the delegate.
+
+Each figure is of a process of its own, both sides in turns. Time is that of creating the interpreter and allocating its
+tensors; memory is the growth of the resident set from before that until after one inference. Prints a table and writes
+JSON lines to build/bench/startup.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.latency import BENCH, CASES, Case, make_models
+
+DEFAULT = ("mobilenet_v1-unaligned_block-80", "mobilenet_v2-unaligned_block-80", "resnet50-unaligned_block-80")
+ROUNDS = 7
+
+
+def child(path: str, sparse: bool) -> None:
+    """Print the figures of one side; runs alone in its process."""
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    from keras_prune.tflite import find_delegate_library
+
+    library = str(find_delegate_library())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    delegates = [load_delegate(library, {"num_threads": "1"})] if sparse else None
+    interpreter = Interpreter(path, num_threads=1, experimental_delegates=delegates)
+    interpreter.allocate_tensors()
+    seconds = time.perf_counter() - began
+    interpreter.invoke()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps({"ms": seconds * 1e3, "mb": grown / 1024}))
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Figures of one case."""
+    paths = make_models(case, BENCH / "models")
+    told: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    for _ in range(ROUNDS):
+        for sparse, path in enumerate(paths):
+            command = [sys.executable, "-m", "benchmarks.startup", "--child", str(path), str(sparse)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            told[sparse].append(json.loads(done.stdout.splitlines()[-1]))
+    row: dict[str, Any] = {"model": case.model, "structure": case.structure, "sparsity": case.sparsity}
+    for name, side in zip(("dense", "sparse"), told, strict=True):
+        row |= {f"{name}_{key}": round(statistics.median(one[key] for one in side), 2) for key in ("ms", "mb")}
+    return row
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child[0], arguments.child[1] == "1")
+        return 0
+    cases = [case for case in CASES if (arguments.only in case.stem if arguments.only else case.stem in DEFAULT)]
+    if not cases:
+        parser.error(f"no case contains {arguments.only!r}; there are {', '.join(case.stem for case in CASES)}")
+    console = Console()
+    rows = []
+    for index, case in enumerate(cases):
+        with console.status(f"{index + 1} of {len(cases)}: {case.stem}"):
+            rows.append(measure(case))
+    table = Table("model", "zeros", "ready, dense", "sparse", "peak memory, dense", "sparse")
+    for row in rows:
+        times = f"{row['dense_ms']:.1f} ms", f"{row['sparse_ms']:.1f} ms"
+        memory = f"{row['dense_mb']:.1f} MB", f"{row['sparse_mb']:.1f} MB"
+        table.add_row(row["model"], f"{row['sparsity']:.0%}", *times, *memory)
+    console.print(table)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    target = arguments.output / "startup.jsonl"
+    aside = target.with_suffix(".partial")
+    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aside.rename(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
