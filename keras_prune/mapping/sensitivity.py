@@ -99,14 +99,14 @@ def scan(
         if kept.get("key") == key:
             found = {layer: {float(z): loss for z, loss in by.items()} for layer, by in kept["layers"].items()}
     missing = [(t, z) for t in pruner.targets for z in rates if z not in found.get(t.path, {})]
-    dense = evaluate(model) if missing else 0.0
+    dense = float(evaluate(model)) if missing else 0.0
     for target, zeros in missing:
         weights = target.values()
         try:
             matrix = target.view.to_matrix(weights)
             mask = target.view.from_matrix(target.structure.mask(matrix, zeros, target.kernel), target.shape)
             target.variable.assign(np.where(mask, weights, 0))
-            found.setdefault(target.path, {})[zeros] = dense - evaluate(model)
+            found.setdefault(target.path, {})[zeros] = dense - float(evaluate(model))
         finally:
             target.variable.assign(weights)
         if path is not None:
