@@ -86,6 +86,15 @@ TEST(ThreadPool, PoolsComeAndGo) {
   }
 }
 
+TEST(ThreadPool, ClosesWhileWorkersLookForWork) {
+  // Workers that start, or that try to join a round, just as the pool goes: it must not wait for them for ever.
+  const int pools = kSlow ? 200 : 2000;
+  for (int i = 0; i < pools; i++) {
+    ThreadPool pool(2 + i % 7);
+    for (int round = 0; round < i % 4; round++) pool.For(3, [](int) {});
+  }
+}
+
 TEST(ThreadPool, TwoPoolsAtATime) {
   ThreadPool a(3), b(2);
   for (int i = 0; i < 50; i++) {

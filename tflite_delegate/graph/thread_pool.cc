@@ -72,8 +72,9 @@ struct ThreadPool::Shared {
     }
   }
 
-  void NewRound() {
-    const uint32_t next = (state.load(std::memory_order_relaxed) & ~(kRound - 1)) + kRound;
+  // A round that begins closed is seen, but nobody joins it.
+  void NewRound(uint32_t closed) {
+    const uint32_t next = (state.load(std::memory_order_relaxed) & ~(kRound - 1)) + kRound + closed;
     pthread_mutex_lock(&mutex);
     state.store(next, std::memory_order_release);
     const bool asleep = sleeping > 0;
@@ -148,7 +149,8 @@ ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads > 64 ? 
 ThreadPool::~ThreadPool() {
   if (shared_ == nullptr) return;
   shared_->stop.store(true, std::memory_order_release);
-  shared_->NewRound();
+  // Open, a worker on its way into an earlier round could join it, and wait for the next one for ever.
+  shared_->NewRound(kClosed);
   for (int i = 0; i < shared_->started; i++) pthread_join(shared_->workers[i].id, nullptr);
   delete shared_;
 }
@@ -158,7 +160,7 @@ void ThreadPool::Run(int count, Task task, const void* context) {
   shared.task = task;
   shared.context = context;
   shared.Divide(count);
-  shared.NewRound();
+  shared.NewRound(0);
   shared.Work(0);
   shared.CloseRound();
 }
