@@ -61,7 +61,7 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 	@tools/setup.sh python build aarch64
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(BAZEL) build $(DELEGATE)
-	$(PYTHON) -m pytest tests/python tests/aarch64
+	$(PYTHON) -m pytest --numprocesses 2 tests/python tests/aarch64
 
 test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
 	@tools/setup.sh python build aarch64 android apk
