@@ -428,7 +428,11 @@ def load(model: bytes, library) -> None:
     sparse_interpreter(model, library).allocate_tensors()
 
 
-@pytest.mark.parametrize(("structure", "change", "key"), CHANGES, ids=lambda value: str(value).partition(" at 0x")[0][:40])
+def without_address(value: object) -> str:
+    return str(value).partition(" at 0x")[0][:40]
+
+
+@pytest.mark.parametrize(("structure", "change", "key"), CHANGES, ids=without_address)
 def test_damaged_options_are_refused_when_the_model_is_loaded(structure, change, key, library):
     with pytest.raises((ValueError, RuntimeError), match=f"BlockSparseConv2D.*({key})"):
         load(changed_model(change, structure), library)
