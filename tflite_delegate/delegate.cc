@@ -74,6 +74,7 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
 
   TfLiteIntArray* plan = nullptr;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
+  if (plan->size == 0) return kTfLiteOk;  // what is left of a loop's body
   const std::vector<int> nodes(plan->data, plan->data + plan->size);
 
   std::vector<int> claimable, sparse;

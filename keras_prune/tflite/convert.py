@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import custom_options, flatbuffer
+from keras_prune.tflite import custom_options, flatbuffer, recurrent
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.keras_model import to_tflite
-from keras_prune.tflite.operators import CUSTOM_CODES, VERSION, custom_code, replaced_code
+from keras_prune.tflite.operators import VERSION, custom_code, custom_opcode, replaced_code
 from keras_prune.tflite.planning import MIN_ZEROS, Group, make_plan
 
 __all__ = ["MIN_ZEROS", "convert"]
@@ -94,12 +94,16 @@ def _convert_file(data: bytes, *, sparse: bool, min_zeros: float, structures: li
         for operator in subgraph.operators or []:
             if custom_code(model, operator) is not None:
                 raise ValueError("the .tflite file is block-sparse already; `densify` it first")
-    for group in make_plan(model, min_zeros, structures).groups:
+    groups = make_plan(model, min_zeros, structures).groups
+    loops = recurrent.Replacement(model, [site for group in groups if group.candidate for site, _ in group.sites])
+    for group in groups:
         if group.fixed:
             continue
         negative_zero_rows = _normalise_zeros(model, group)
         if sparse and group.candidate is not None:
-            _replace(model, group, negative_zero_rows)
+            _replace(model, group, negative_zero_rows, loops)
+    if sparse:
+        loops.replace()
     return flatbuffer.write_model(model)
 
 
@@ -121,20 +125,24 @@ def _normalise_zeros(model: Any, group: Group) -> np.ndarray:
     return any_negative & ~mixed
 
 
-def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray) -> None:
+def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray, loops: recurrent.Replacement) -> None:
     assert group.weights is not None
     assert group.candidate is not None
     own_options, values = ENCODINGS[group.candidate.structure].encode(group.weights, group.candidate)
     for site, layer in group.sites:
         operator = site.operator
         options = _options(group, {**layer.attributes, **own_options}, negative_zero_rows)
+        if loops.take(site, options):
+            continue
         if operator.opcodeIndex != _first_opcode(model, replaced_code(layer.custom_code)):
             options["dense_opcode"] = int(operator.opcodeIndex)
-        operator.opcodeIndex = _custom_opcode(model, layer.custom_code)
+        operator.opcodeIndex = custom_opcode(model, layer.custom_code)
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptions = np.frombuffer(custom_options.build(options), np.uint8)
     for subgraph, tensor in group.tensors:
+        if subgraph in loops.bodies:
+            continue
         model.subgraphs[subgraph].tensors[tensor].shape = np.array([values.size], np.int32)
     model.buffers[group.buffer].data = _bytes_of(values)
 
@@ -162,20 +170,3 @@ def _bytes_of(values: np.ndarray) -> np.ndarray:
 
 def _first_opcode(model: Any, code: int) -> int:
     return next(i for i, opcode in enumerate(model.operatorCodes) if flatbuffer.builtin_code(opcode) == code)
-
-
-def _custom_opcode(model: Any, name: str) -> int:
-    """Index of the custom operator's code, appended where it is missing so that all others keep theirs."""
-    assert name in CUSTOM_CODES
-    schema = flatbuffer.schema()
-    for i, opcode in enumerate(model.operatorCodes):
-        is_custom = flatbuffer.builtin_code(opcode) == schema.BuiltinOperator.CUSTOM
-        if is_custom and flatbuffer.text(opcode.customCode) == name:
-            return i
-    opcode = schema.OperatorCodeT()
-    opcode.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-    opcode.builtinCode = schema.BuiltinOperator.CUSTOM
-    opcode.customCode = name.encode()
-    opcode.version = 1
-    model.operatorCodes.append(opcode)
-    return len(model.operatorCodes) - 1

@@ -48,6 +48,7 @@ class CustomOptions:
 
     def __init__(self, data: bytes, operator: str) -> None:
         self.operator = operator
+        self.size = len(data)
         try:
             self._values = _Reader(bytes(data)).root_map()
         except _DamagedError as error:
@@ -57,7 +58,7 @@ class CustomOptions:
     def of(cls, values: Mapping[str, Value], operator: str) -> CustomOptions:
         """Make a reader of options that need not be packed first."""
         options = cls.__new__(cls)
-        options.operator = operator
+        options.operator, options.size = operator, 0
         options._values = dict(values)
         return options
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import flatbuffer
+from keras_prune.tflite import flatbuffer, recurrent
 from keras_prune.tflite.custom_options import FormatError
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.operators import (
@@ -41,6 +41,7 @@ def densify(data: bytes) -> bytes:
         True
     """
     model = flatbuffer.read_model(data)
+    recurrent.restore(model)
     restored: dict[int, np.ndarray] = {}
     shapes: dict[tuple[int, int], list[int]] = {}
     replaced: list[tuple[Any, SparseLayer]] = []

@@ -55,11 +55,12 @@ def _load_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def read_model(data: bytes) -> Any:
+def read_model(data: bytes, *, check: bool = True) -> Any:
     """Unpack a `.tflite` file into a schema `ModelT`.
 
     Args:
         data: the file's bytes.
+        check: False for a part of a file, whose indices point into the rest; see `check_references`.
 
     Raises:
         ValueError: the bytes are no TensorFlow Lite model, are damaged, or hold weights outside the flatbuffer (models
@@ -72,7 +73,8 @@ def read_model(data: bytes) -> Any:
         )
     try:
         model = schema().ModelT.InitFromPackedBuf(data, 0)
-        _check_references(model)
+        if check:
+            check_references(model)
     except ValueError:
         raise
     except Exception as error:  # whatever the generated reader runs into
@@ -80,8 +82,12 @@ def read_model(data: bytes) -> Any:
     return model
 
 
-def _check_references(model: Any) -> None:
-    """Establish that all indices which the package follows stay within their lists."""
+def check_references(model: Any) -> None:
+    """Establish that all indices which the package follows stay within their lists.
+
+    Raises:
+        ValueError: one does not.
+    """
     buffers = len(model.buffers or [])
     codes = len(model.operatorCodes or [])
     for buffer in model.buffers or []:

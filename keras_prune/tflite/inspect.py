@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import flatbuffer
+from keras_prune.tflite import flatbuffer, recurrent
 from keras_prune.tflite.encodings import ENCODINGS
-from keras_prune.tflite.operators import custom_code, layer_name, read_sparse
+from keras_prune.tflite.operators import SparseLayer, custom_code, layer_name, read_sparse
 from keras_prune.tflite.planning import MIN_ZEROS, Plan, Site, make_plan
 
 
@@ -82,23 +82,36 @@ def _sparse_layers(model: Any) -> Iterator[LayerInfo]:
             kind = custom_code(model, operator)
             if kind is None:
                 continue
+            name = layer_name(subgraph, operator)
+            if recurrent.is_recurrent(model, operator):
+                for part, tensor, matrix in recurrent.matrices(model, subgraph, operator):
+                    if matrix is not None:
+                        yield _sparse_layer(s, i, f"{name}/{part}", kind, matrix, matrix.options.size)
+                        continue
+                    rows, columns = flatbuffer.ints(subgraph.tensors[tensor].shape)
+                    yield LayerInfo(s, i, f"{name}/{part}", kind, rows=rows, columns=columns, reason="dense matrix")
+                continue
             layer = read_sparse(model, subgraph, operator, list(ENCODINGS))
-            encoding = ENCODINGS[layer.structure]
-            matrix = encoding.decode(layer.options, layer.shape, layer.values)
-            yield LayerInfo(
-                subgraph=s,
-                operator=i,
-                name=layer_name(subgraph, operator),
-                kind=kind,
-                structure=layer.structure,
-                block=encoding.block(layer.options, layer.shape),
-                rows=layer.shape.rows,
-                columns=layer.shape.columns,
-                zeros=1.0 - int(np.count_nonzero(matrix)) / matrix.size,
-                dense_bytes=4 * matrix.size,
-                value_bytes=4 * layer.values.size,
-                metadata_bytes=len(operator.customOptions),
-            )
+            yield _sparse_layer(s, i, name, kind, layer, len(operator.customOptions))
+
+
+def _sparse_layer(subgraph: int, operator: int, name: str, kind: str, layer: SparseLayer, metadata: int) -> LayerInfo:
+    encoding = ENCODINGS[layer.structure]
+    matrix = encoding.decode(layer.options, layer.shape, layer.values)
+    return LayerInfo(
+        subgraph=subgraph,
+        operator=operator,
+        name=name,
+        kind=kind,
+        structure=layer.structure,
+        block=encoding.block(layer.options, layer.shape),
+        rows=layer.shape.rows,
+        columns=layer.shape.columns,
+        zeros=1.0 - int(np.count_nonzero(matrix)) / matrix.size,
+        dense_bytes=4 * matrix.size,
+        value_bytes=4 * layer.values.size,
+        metadata_bytes=metadata,
+    )
 
 
 def _dense_layers(model: Any, plan: Plan) -> Iterator[LayerInfo]:

@@ -1,8 +1,9 @@
-"""The two block-sparse operators: what they replace and how builtin options map to custom ones."""
+"""The block-sparse operators: what they replace and how builtin options map to custom ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from keras_prune.tflite.encodings import Shape
 VERSION = 1
 CONV_2D = "BlockSparseConv2D"
 FULLY_CONNECTED = "BlockSparseFullyConnected"
-CUSTOM_CODES = (CONV_2D, FULLY_CONNECTED)
+GRU = "BlockSparseGRU"
+LSTM = "BlockSparseLSTM"
+RECURRENT_CODES = (GRU, LSTM)
+CUSTOM_CODES = (CONV_2D, FULLY_CONNECTED, *RECURRENT_CODES)
 
 # A row or a column costs a reader memory though the file need not hold a byte for it.
 MAX_EXTENT = 2**24
@@ -38,6 +42,23 @@ def replaced_code(custom_code: str) -> int:
     """Return the number of the builtin operator that a custom one replaces."""
     builtin = flatbuffer.schema().BuiltinOperator
     return int(builtin.CONV_2D if custom_code == CONV_2D else builtin.FULLY_CONNECTED)
+
+
+def custom_opcode(model: Any, name: str) -> int:
+    """Return the index of a custom operator's code, appended where it is missing so that all others keep theirs."""
+    assert name in CUSTOM_CODES
+    schema = flatbuffer.schema()
+    for i, opcode in enumerate(model.operatorCodes):
+        is_custom = flatbuffer.builtin_code(opcode) == schema.BuiltinOperator.CUSTOM
+        if is_custom and flatbuffer.text(opcode.customCode) == name:
+            return i
+    opcode = schema.OperatorCodeT()
+    opcode.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    opcode.builtinCode = schema.BuiltinOperator.CUSTOM
+    opcode.customCode = name.encode()
+    opcode.version = 1
+    model.operatorCodes.append(opcode)
+    return len(model.operatorCodes) - 1
 
 
 def layer_name(subgraph: Any, operator: Any) -> str:
@@ -191,6 +212,22 @@ def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str])
     where = f"{code} {layer_name(subgraph, operator)!r}"
     data = b"" if operator.customOptions is None else np.asarray(operator.customOptions, np.uint8).tobytes()
     options = CustomOptions(data, where)
+
+    def values(shape: Shape) -> np.ndarray:
+        _check_tensors(subgraph, operator, options, shape)
+        return values_of(model, subgraph.tensors[flatbuffer.ints(operator.inputs)[WEIGHTS]], where)
+
+    return read_matrix(options, code, structures, values)
+
+
+def read_matrix(
+    options: CustomOptions, code: str, structures: list[str], values: Callable[[Shape], np.ndarray]
+) -> SparseLayer:
+    """Read a matrix from its options, all but the structure's own; `values` reads the values of a matrix of a shape.
+
+    Raises:
+        FormatError: an option is not as specified.
+    """
     options.integer("version", VERSION, VERSION)
     structure = options.string("structure", structures)
     rows, columns = options.integer("rows", 1, MAX_EXTENT), options.integer("columns", 1, MAX_EXTENT)
@@ -203,7 +240,6 @@ def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str])
         kernel = (options.integer("kernel_height", 1, MAX_EXTENT), options.integer("kernel_width", 1, MAX_EXTENT))
         if columns % (kernel[0] * kernel[1]):
             raise options.fail("columns", f"is {columns}; expected a multiple of the {kernel[0]} x {kernel[1]} kernel")
-    _check_tensors(subgraph, operator, options, Shape(rows, columns, kernel))
     negative = np.zeros(rows, bool)
     if "negative_zero_rows" in options:
         bits = np.frombuffer(options.blob("negative_zero_rows"), np.uint8)
@@ -211,8 +247,8 @@ def read_sparse(model: Any, subgraph: Any, operator: Any, structures: list[str])
             raise options.fail("negative_zero_rows", f"has {bits.size} bytes; expected {-(-rows // 8)}")
         negative = np.unpackbits(bits, bitorder="little")[:rows].astype(bool)
     dense_opcode = options.integer("dense_opcode", 0, MAX_ELEMENTS) if "dense_opcode" in options else None
-    values = _read_values(model, subgraph, operator, where)
-    return SparseLayer(code, Shape(rows, columns, kernel), options, structure, values, negative, dense_opcode)
+    shape = Shape(rows, columns, kernel)
+    return SparseLayer(code, shape, options, structure, values(shape), negative, dense_opcode)
 
 
 def _check_tensors(subgraph: Any, operator: Any, options: CustomOptions, shape: Shape) -> None:
@@ -232,9 +268,8 @@ def _check_tensors(subgraph: Any, operator: Any, options: CustomOptions, shape: 
             raise options.fail(key, f"is {value}; the {what} has {known[-1]} channels")
 
 
-def _read_values(model: Any, subgraph: Any, operator: Any, where: str) -> np.ndarray:
-    inputs = flatbuffer.ints(operator.inputs)
-    tensor = subgraph.tensors[inputs[WEIGHTS]]
+def values_of(model: Any, tensor: Any, where: str) -> np.ndarray:
+    """Return the values `[n]` float32 of a values tensor; `where` is for messages."""
     data = flatbuffer.constant_data(model, tensor)
     if tensor.type != flatbuffer.schema().TensorType.FLOAT32 or data is None:
         raise FormatError(f"{where}: the values tensor is not a FLOAT32 constant")

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Weights
+from keras_prune.tflite.loops import find_loops
 from keras_prune.tflite.operators import (
     WEIGHTS,
     DenseLayer,
@@ -128,6 +129,9 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
         group = groups.setdefault(buffer, Group(buffer, [], set()))
         group.sites.append((site, layer))
         group.tensors.add((site.subgraph, tensor))
+    for s, i, reason in find_loops(model)[1]:
+        subgraph = model.subgraphs[s]
+        others.append((Site(s, i, subgraph.operators[i], layer_name(subgraph, subgraph.operators[i])), reason))
     for group in groups.values():
         group.reason = _why_fixed(model, group)
         group.fixed = bool(group.reason)

@@ -482,7 +482,7 @@ def test_recurrent_layers():
     cell.kernel.assign(sparse_matrices.unaligned(rng, 48, 8, 4, 0.8).T)
     cell.recurrent_kernel.assign(sparse_matrices.unaligned(rng, 48, 12, 4, 0.8).T)
     dense, sparse = convert(model, sparse=False), convert(model)
-    assert [code for code, *_ in sparse_operators(sparse)] == ["BlockSparseFullyConnected"] * 2
+    assert [code for code, *_ in sparse_operators(sparse)] == ["BlockSparseLSTM"]
     assert densify(sparse) == dense
     source = rng.normal(size=(1, 3, 8)).astype(np.float32)
     np.testing.assert_allclose(run_dense(dense, source)[0], model(source).numpy(), rtol=1e-4, atol=1e-5)

@@ -24,6 +24,7 @@
 #include "tflite_delegate/kernels/elementwise.h"
 #include "tflite_delegate/kernels/gemv.h"
 #include "tflite_delegate/kernels/pool.h"
+#include "tflite_delegate/kernels/recurrent.h"
 #include "tflite_delegate/kernels/reduce.h"
 #include "tflite_delegate/kernels/spmm.h"
 
@@ -42,6 +43,7 @@ struct KernelTable {
   ElementwiseKernels elementwise;
   PoolKernels pool;
   ReduceKernels reduce;
+  RecurrentKernels recurrent;
 };
 
 // The best table this CPU can run, or the one named ("auto" is the best); null if the name is unknown or the CPU

@@ -8,6 +8,7 @@
 #include "tflite_delegate/kernels/gemv_impl.h"
 #include "tflite_delegate/kernels/kernels.h"
 #include "tflite_delegate/kernels/pool_impl.h"
+#include "tflite_delegate/kernels/recurrent_impl.h"
 #include "tflite_delegate/kernels/reduce_impl.h"
 #include "tflite_delegate/kernels/spmm_impl.h"
 
@@ -23,7 +24,8 @@ constexpr KernelTable MakeKernelTable(const char* name) {
           MakeDepthwiseKernels<Simd>(),
           MakeElementwiseKernels<Simd>(),
           MakePoolKernels<Simd>(),
-          Reduce<Simd>::Table()};
+          Reduce<Simd>::Table(),
+          Recurrent<Simd>::Table()};
 }
 
 }  // namespace kernels

@@ -83,8 +83,8 @@ class Builder {
   // Value of the node's input i as it is at hand: a constant, or in either layout (graph().Planar(v) converts).
   int Input(const Node& node, int i);
   const graph::Value& value(int id) { return graph_->value(id); }
-  // Records that `value` is the node's output 0.
-  void SetOutput(const Node& node, int value) { (*value_of_tensor_)[node.output_tensor(0)] = value; }
+  // Records that `value` is the node's output i.
+  void SetOutput(const Node& node, int value, int i = 0) { (*value_of_tensor_)[node.output_tensor(i)] = value; }
 
  private:
   graph::Graph* graph_;

@@ -11,6 +11,8 @@ namespace ops {
   OP(kAveragePool2D)             \
   OP(kBlockSparseConv2D)         \
   OP(kBlockSparseFullyConnected) \
+  OP(kBlockSparseGru)            \
+  OP(kBlockSparseLstm)           \
   OP(kConcatenation)             \
   OP(kConv2D)                    \
   OP(kDepthwiseConv2D)           \
