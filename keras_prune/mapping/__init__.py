@@ -2,6 +2,8 @@
 
 from keras_prune.mapping.measure import cpu_name, measure_table, points_for
 from keras_prune.mapping.plan import Plan, PlannedLayer, plan
+from keras_prune.mapping.quick import QuickAccuracy
+from keras_prune.mapping.search import Search
 from keras_prune.mapping.sensitivity import scan
 from keras_prune.mapping.table import Error, LatencyTable, Point
 from keras_prune.mapping.workload import Layer
@@ -13,6 +15,8 @@ __all__ = [
     "Plan",
     "PlannedLayer",
     "Point",
+    "QuickAccuracy",
+    "Search",
     "cpu_name",
     "measure_table",
     "plan",

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from keras_prune.layers import Candidate, find_weights
+from keras_prune.layers import find_weights
 from keras_prune.mapping import rules
+from keras_prune.mapping.options import Option, Workload, rule_options
 from keras_prune.mapping.scaled import Scaled
-from keras_prune.mapping.sensitivity import Sensitivity, interpolate, lost_energy
+from keras_prune.mapping.sensitivity import Sensitivity
 from keras_prune.mapping.solver import solve
 from keras_prune.mapping.table import LatencyTable, Point, default_path
-from keras_prune.mapping.workload import DENSE, Layer, Use, parse_scheme, uses
+from keras_prune.mapping.workload import DENSE, parse_scheme
 
 FORMAT_VERSION = 1
-METHODS = ("rules",)
-
-RATES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-"""Fractions of zeros that a layer can get."""
-# Of two plans with like loss by measured sensitivity the one that keeps more energy is better.
-_TIE = 1e-4
+METHODS = ("rules", "search")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,18 +188,22 @@ def plan(
     layers: Any = None,
     exclude: Any = None,
     force: bool = False,
+    **search: Any,
 ) -> Plan:
     """Choose a structure, a block and a fraction of zeros for each layer of a model.
 
-    Rules choose structure and block (see :mod:`keras_prune.mapping.rules`); the zeros are those that meet the target
-    with the least predicted loss.
+    By ``"rules"``, they choose structure and block (see :mod:`keras_prune.mapping.rules`), and the zeros are those that
+    meet the target with the least predicted loss. By ``"search"``, plans that meet the target are tried one after the
+    other, pruned at once and trained on for a moment with your data, and the best is returned (see
+    :class:`keras_prune.mapping.Search`).
 
     Args:
         model: a built functional or sequential Keras model with its trained weights, for inputs of a fixed size.
         target: a speed-up over the dense model (``"2.0x"``), a latency (``"3.5ms"``), or a fraction of zeros over all
-            layers that can be pruned (``0.8`` or ``"80%"``).
+            layers that can be pruned (``0.8`` or ``"80%"``): the best accuracy within it. For a search also points of
+            accuracy (``"1.5 points"``): the least latency that costs no more than these.
         table: latencies; by default those that ``keras-prune latency-table`` measured on this machine.
-        method: ``"rules"``.
+        method: ``"rules"`` or ``"search"``; the latter needs KerasTuner.
         data: ``"hard"`` or ``"easy"``: what the rules make of 3x3 convolutions.
         beta: by how much a block may be slower than the coarsest to be preferred for its accuracy.
         max_zeros: the most zeros that a layer may get.
@@ -212,11 +212,14 @@ def plan(
         layers: which layers to prune, see :func:`keras_prune.layers.find_weights`.
         exclude: which layers to leave dense.
         force: take a table of another CPU or library version.
+        search: for a search, arguments of :class:`keras_prune.mapping.Search`, such as ``train=(images, labels)``,
+            ``validation=(images, labels)``, ``trials=50`` and ``directory="plan-search"``.
 
     Raises:
         ValueError: the target is not understood or cannot be met (the message says how far one gets), the table is of
             another CPU or version or lacks layers (they are named), or the model does not know its layers' sizes.
         FileNotFoundError: no table was measured on this machine.
+        ImportError: a search without KerasTuner installed.
 
     Example:
         >>> import keras
@@ -239,21 +242,29 @@ def plan(
     if not 0.0 < max_zeros < 1.0:
         raise ValueError(f"max_zeros must be between 0 and 1, but is {max_zeros}")
     wanted = Target.parse(target)
+    if method != "search" and (search or wanted.kind == "points"):
+        told = ", ".join(search) or f"the target {target!r}"
+        raise ValueError(f"{told} is for a search only: give method='search'")
     table = _checked(table, force)
-    workload = _Workload.of(model, table, find_weights(model, layers, exclude))
+    workload = Workload.of(model, table, find_weights(model, layers, exclude))
     given = rules.Given(table, data, beta)
-    options = [_options(candidate, calls, given, max_zeros, sensitivity) for candidate, calls in workload.layers]
+    if method == "search":
+        from keras_prune.mapping.search import Problem, Search, run
+
+        problem = Problem(model, target, wanted, workload, given, max_zeros, sensitivity)
+        return run(problem, Search(**search))
+    options = [rule_options(candidate, calls, given, max_zeros, sensitivity) for candidate, calls in workload.layers]
     costs, budget = wanted.costs(options, workload.other_ms)
     chosen = solve(costs, [[option.loss for option in own] for own in options], budget)
     if chosen is None:
         fastest = [own[c.index(min(c))] for own, c in zip(options, costs, strict=True)]
-        raise ValueError(wanted.failure(_plan(target, table, workload, fastest), options, max_zeros))
-    return _plan(target, table, workload, [own[i] for own, i in zip(options, chosen, strict=True)])
+        raise ValueError(wanted.failure(assemble(target, table, workload, fastest), options, max_zeros))
+    return assemble(target, table, workload, [own[i] for own, i in zip(options, chosen, strict=True)])
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a plan is to reach: ``kind`` is ``"speedup"``, ``"ms"`` or ``"zeros"``."""
+    """What a plan is to reach: ``kind`` is ``"speedup"``, ``"ms"``, ``"zeros"`` or ``"points"`` of accuracy lost."""
 
     kind: str
     value: float
@@ -269,19 +280,22 @@ class Target:
             >>> Target.parse("3.5 ms")
             Target(kind='ms', value=3.5)
         """
-        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(x|ms|%|)\s*", str(target))
-        kinds = {"x": "speedup", "ms": "ms", "%": "zeros", "": "zeros"}
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(x|ms|%|points?|)\s*", str(target))
+        kinds = {"x": "speedup", "ms": "ms", "%": "zeros", "": "zeros", "point": "points", "points": "points"}
         if match is not None:
             value = float(match[1]) / (100.0 if match[2] == "%" else 1.0)
             kind = kinds[match[2]]
-            if {"speedup": value >= 1.0, "ms": value > 0.0, "zeros": 0.0 <= value < 1.0}[kind]:
+            least, below = {"speedup": (1.0, math.inf), "zeros": (0.0, 1.0), "points": (0.0, 100.0)}.get(
+                kind, (1e-9, math.inf)
+            )
+            if least <= value < below:
                 return cls(kind, value)
         raise ValueError(
-            f"target {target!r} is not understood: give a speed-up of at least '1x' ('2.0x'), a latency ('3.5ms'), or "
-            "a fraction of zeros in [0, 1) (0.8 or '80%')"
+            f"target {target!r} is not understood: give a speed-up of at least '1x' ('2.0x'), a latency ('3.5ms'), "
+            "a fraction of zeros in [0, 1) (0.8 or '80%'), or, for a search, points of accuracy ('1.5 points')"
         )
 
-    def costs(self, options: list[list[_Option]], other_ms: float) -> tuple[list[list[float]], float]:
+    def costs(self, options: list[list[Option]], other_ms: float) -> tuple[list[list[float]], float]:
         """Return what each option costs, and the budget."""
         if self.kind == "zeros":
             prunable = [own for own in options if own[0].entries and len(own) > 1]
@@ -292,7 +306,7 @@ class Target:
         dense = sum(own[0].ms for own in options) + other_ms
         return costs, (dense / self.value if self.kind == "speedup" else self.value) - other_ms
 
-    def failure(self, fastest: Plan, options: list[list[_Option]], max_zeros: float) -> str:
+    def failure(self, fastest: Plan, options: list[list[Option]], max_zeros: float) -> str:
         """Say that the target cannot be met, and how far one gets."""
         if self.kind == "zeros":
             prunable = [own for own in options if len(own) > 1]
@@ -308,100 +322,8 @@ class Target:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Option:
-    """What one layer could get."""
-
-    scheme: str
-    zeros: float
-    ms: float
-    loss: float
-    entries: int
-    reasons: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Workload:
-    """A model's layers with weights, with the sizes of their calls, and what else takes time."""
-
-    layers: list[tuple[_Weight, tuple[Layer, ...]]]
-    other_ms: float
-    uncounted: tuple[str, ...]
-
-    @classmethod
-    def of(cls, model: Any, table: LatencyTable, candidates: list[Candidate]) -> _Workload:
-        calls: dict[tuple[int, str], list[Use]] = collections.OrderedDict()
-        other_ms, uncounted = 0.0, []
-        for use in uses(model):
-            if use.weight:
-                calls.setdefault((id(use.source), use.weight), []).append(use)
-            elif table.missing([Point(use.layer)]):
-                uncounted.append(use.path)
-            else:
-                other_ms += table.predict(Point(use.layer)) / 1e3
-        unknown = sorted({use.path for own in calls.values() for use in own if table.missing([Point(use.layer)])})
-        if unknown:
-            raise ValueError(
-                f"the latency table has no entry like {', '.join(unknown)}: measure them by keras-prune latency-table "
-                "--model with this model"
-            )
-        by_weight = {(id(c.layer), c.weight_name): c for c in candidates}
-        layers = []
-        for key, own in calls.items():
-            candidate = by_weight.pop(key, None)
-            layers.append((_Weight(own[0].path, candidate), tuple(use.layer for use in own)))
-        # What is left has weights that no latency is known of, such as recurrent layers.
-        uncounted += [c.path for c in by_weight.values() if c.variable is not None]
-        return cls(layers, other_ms, tuple(dict.fromkeys(uncounted)))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Weight:
-    path: str
-    candidate: Candidate | None
-
-    @property
-    def skipped(self) -> str | None:
-        if self.candidate is None:
-            return "its weights cannot be pruned"
-        return self.candidate.skipped
-
-
-def _options(
-    weight: _Weight,
-    calls: tuple[Layer, ...],
-    given: rules.Given,
-    max_zeros: float,
-    sensitivity: Sensitivity | None,
-) -> list[_Option]:
-    """List what a layer could get: dense first."""
-    dense_ms = sum(given.microseconds(layer, DENSE, 0.0) for layer in calls) / 1e3
-    if weight.skipped is not None:
-        return [_Option(DENSE, 0.0, dense_ms, 0.0, 0, (weight.skipped,))]
-    candidate = weight.candidate
-    assert candidate is not None and candidate.view is not None
-    shape = tuple(int(n) for n in candidate.variable.shape)
-    entries = math.prod(shape)
-    choices = [(zeros, rules.choose(calls[0], zeros, given)) for zeros in RATES if zeros <= max_zeros]
-    if all(choice.scheme == DENSE for _, choice in choices):
-        reasons = choices[-1][1].reasons if choices else ("max_zeros is below all rates",)
-        return [_Option(DENSE, 0.0, dense_ms, 0.0, entries, reasons)]
-    matrix = candidate.view.to_matrix(candidate.variable.numpy())
-    kernel = candidate.view.kernel_size(shape)
-    options = [_Option(DENSE, 0.0, dense_ms, 0.0, entries, ("the target is met with the zeros of others",))]
-    for zeros, choice in choices:
-        structure = parse_scheme(choice.scheme)
-        if structure is None:
-            continue
-        loss = lost_energy(matrix, kernel, structure, zeros)
-        if sensitivity is not None and weight.path in sensitivity:
-            loss = interpolate(sensitivity[weight.path], zeros) + _TIE * loss
-        ms = sum(given.microseconds(layer, choice.scheme, zeros) for layer in calls) / 1e3
-        options.append(_Option(choice.scheme, zeros, ms, loss, entries, choice.reasons))
-    return options
-
-
-def _plan(target: Any, table: LatencyTable, workload: _Workload, chosen: list[_Option]) -> Plan:
+def assemble(target: Any, table: LatencyTable, workload: Workload, chosen: Sequence[Option]) -> Plan:
+    """Make a plan of one option for each layer."""
     layers = []
     for (weight, calls), option in zip(workload.layers, chosen, strict=True):
         dense_ms = sum(table.predict(Point(layer)) for layer in calls) / 1e3

@@ -8,11 +8,13 @@ import math
 
 import numpy as np
 import pytest
+from latency_tables import analytic_table, microseconds
 
 from keras_prune import cli, mapping
 from keras_prune.mapping import LatencyTable, Layer, Point, rules
 from keras_prune.mapping.measure import measure, one_layer, points_of, usual_points
-from keras_prune.mapping.plan import RATES, Plan, Target, plan
+from keras_prune.mapping.options import RATES
+from keras_prune.mapping.plan import Plan, Target, plan
 from keras_prune.mapping.scaled import Scaled
 from keras_prune.mapping.sensitivity import interpolate, lost_energy
 from keras_prune.mapping.solver import solve
@@ -21,22 +23,6 @@ from keras_prune.mapping.workload import parse_scheme, scheme_text, uses
 from keras_prune.methods import Admm
 from keras_prune.structures import STRUCTURES, AlignedBlock, UnalignedBlock
 from keras_prune.tflite import inspect
-
-
-def microseconds(point: Point) -> float:
-    """The device that the tests have: addresses cost as much as three multiply-adds, patterns and rows are slow."""
-    layer = point.layer
-    rows = {"dense": 16, "pattern:8": 1}.get(point.scheme) or int(point.scheme.split(":")[1].split("x")[0])
-    kept = (1 - point.zeros) * layer.macs
-    moved = layer.height * layer.width * layer.channels + layer.pixels * layer.filters
-    slow = 1.5 if point.scheme.startswith("block_row_column") else 1.0
-    return slow * (0.5 + kept / 4e4 + 3 * kept / rows / 4e4 + moved / 1e5)
-
-
-def analytic_table(points=None, **arguments) -> LatencyTable:
-    points = usual_points() if points is None else points
-    arguments = {"cpu": mapping.cpu_name(), "version": "0.1.0", **arguments}
-    return LatencyTable({point: microseconds(point) for point in points}, **arguments)
 
 
 @pytest.fixture(scope="module")

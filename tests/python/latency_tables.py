@@ -1,0 +1,21 @@
+"""The device that tests of plans have: latencies by a formula, so that no test measures time."""
+
+from keras_prune import mapping
+from keras_prune.mapping import LatencyTable, Point
+from keras_prune.mapping.measure import usual_points
+
+
+def microseconds(point: Point) -> float:
+    """Addresses cost as much as three multiply-adds, patterns and rows are slow."""
+    layer = point.layer
+    rows = {"dense": 16, "pattern:8": 1}.get(point.scheme) or int(point.scheme.split(":")[1].split("x")[0])
+    kept = (1 - point.zeros) * layer.macs
+    moved = layer.height * layer.width * layer.channels + layer.pixels * layer.filters
+    slow = 1.5 if point.scheme.startswith("block_row_column") else 1.0
+    return slow * (0.5 + kept / 4e4 + 3 * kept / rows / 4e4 + moved / 1e5)
+
+
+def analytic_table(points=None, **arguments) -> LatencyTable:
+    points = usual_points() if points is None else points
+    arguments = {"cpu": mapping.cpu_name(), "version": "0.1.0", **arguments}
+    return LatencyTable({point: microseconds(point) for point in points}, **arguments)

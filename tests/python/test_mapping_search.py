@@ -1,0 +1,352 @@
+"""Searches whose best plan is known, because all plans can be tried and accuracy is a formula."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from latency_tables import analytic_table
+
+from keras_prune import Prune, mapping
+from keras_prune.mapping import Layer, Plan, Point, QuickAccuracy, plan, rules
+from keras_prune.mapping.options import Option
+from keras_prune.mapping.policy import Policy
+from keras_prune.mapping.space import LEVELS, Space
+from keras_prune.mapping.workload import uses
+
+pytest.importorskip("keras_tuner")
+# KerasTuner's own: threading.currentThread and getName.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*currentThread.*:DeprecationWarning", "ignore:getName:DeprecationWarning"
+)
+
+SCHEMES = ("unaligned_block:2", "unaligned_block:8", "block_punched:8x4")
+RATES = (0.5, 0.6, 0.7)
+# How much a layer, a structure and zeros cost: not what the weights' energy says.
+WEIGHTS = {"one": 0.02, "two": 0.12, "three": 0.05}
+BLOCKS = {"unaligned_block:2": 1.0, "unaligned_block:8": 1.7, "block_punched:8x4": 1.3, "dense": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def few_blocks(monkeypatch):
+    """So few that all plans can be tried."""
+    blocks = {"unaligned_block": SCHEMES[:2], "block_punched": SCHEMES[2:], "block_row_column": (), "pattern": ()}
+    monkeypatch.setattr(rules, "BLOCKS", blocks)
+
+
+@pytest.fixture(scope="module")
+def network():
+    import keras
+
+    keras.utils.set_random_seed(5)
+    conv = keras.layers.Conv2D
+    return keras.Sequential(
+        [
+            keras.Input([28, 28, 3]),
+            conv(64, 1, name="stem"),
+            conv(96, 1, name="one"),
+            conv(64, 1, name="two"),
+            conv(96, 1, name="three"),
+            conv(4, 1, name="classifier"),
+        ],
+        name="network",
+    )
+
+
+@pytest.fixture(scope="module")
+def table():
+    conv = Layer("conv", 28, 28, 64, 96)
+    return analytic_table([Point(conv), *(Point(conv, s, z) for s in SCHEMES for z in (0.5, 0.7))], threads=1)
+
+
+def fake_accuracy(made: Plan) -> float:
+    return 0.9 - sum(WEIGHTS[p.path] * BLOCKS[p.scheme] * p.zeros**2 for p in made.pruned)
+
+
+def all_plans(network, table):
+    """Accuracy and latency of all plans, by the table alone."""
+    sizes = {use.path: use.layer for use in uses(network)}
+    rest = sum(table.predict(Point(sizes[path])) for path in ("stem", "classifier"))
+    choices = [("dense", 0.0), *itertools.product(SCHEMES, RATES)]
+    for chosen in itertools.product(choices, repeat=len(WEIGHTS)):
+        ms = rest
+        accuracy = 0.9
+        for path, (scheme, zeros) in zip(WEIGHTS, chosen, strict=True):
+            ms += table.predict(Point(sizes[path], scheme, zeros))
+            accuracy -= WEIGHTS[path] * BLOCKS[scheme] * zeros**2
+        yield accuracy, ms / 1e3
+
+
+def search(network, table, directory, target="1.5x", **arguments):
+    arguments = {"accuracy": fake_accuracy, "max_zeros": 0.7, "progress": lambda line: None, **arguments}
+    return plan(network, target, table, "search", directory=directory, **arguments)
+
+
+def trials(directory):
+    found = [json.loads(path.read_text()) for path in sorted(directory.glob("trial_*/trial.json"))]
+    return [(t["trial_id"], t["hyperparameters"]["values"], t["score"]) for t in found]
+
+
+@pytest.mark.parametrize(("oracle", "count"), [("policy_gradient", 60), ("bayesian", 24)])
+def test_search_finds_the_best_of_all_plans(network, table, tmp_path, oracle, count):
+    made = search(network, table, tmp_path / "s", oracle=oracle, trials=count, seed=1)
+    dense = made.dense_ms
+    best = max(accuracy for accuracy, ms in all_plans(network, table) if ms <= dense / 1.5)
+    assert fake_accuracy(made) == pytest.approx(best, abs=1e-9)
+    by_rules = plan(network, "1.5x", table, max_zeros=0.7)
+    assert fake_accuracy(by_rules) < best  # or else there was nothing to find
+    assert made.predicted_ms <= dense / 1.5 * (1 + 1e-9)
+    assert Plan.from_json((tmp_path / "s" / "best.json").read_text()) == made
+    tried = trials(tmp_path / "s")
+    assert len({str(values) for _, values, _ in tried}) == len(tried) <= count
+    for path in (tmp_path / "s").glob("trial_*/trial.json"):
+        ms = json.loads(path.read_text())["metrics"]["metrics"]["ms"]["observations"][0]["value"][0]
+        assert ms <= dense / 1.5 * (1 + 1e-9)
+
+
+def test_fastest_within_a_loss(network, table, tmp_path):
+    made = search(network, table, tmp_path / "s", "4 points", trials=80)
+    fastest = min(ms for accuracy, ms in all_plans(network, table) if accuracy >= 0.9 - 0.04)
+    assert fake_accuracy(made) >= 0.9 - 0.04
+    assert made.predicted_ms == pytest.approx(fastest, rel=0.01)
+    with pytest.raises(ValueError, match=r"none of 3 trials met the target '0.0001 points': allow more trials"):
+        search(network, table, tmp_path / "t", "0.0001 points", trials=3)
+
+
+@pytest.mark.parametrize("oracle", ["policy_gradient", "bayesian"])
+def test_interrupted_search_goes_on_as_it_would_have(network, table, tmp_path, oracle):
+    whole = search(network, table, tmp_path / "whole", oracle=oracle, trials=9, seed=3)
+    asked, said = [], []
+
+    def interrupted(made):
+        asked.append(made)
+        if len(asked) in (3, 8):
+            raise KeyboardInterrupt
+        return fake_accuracy(made)
+
+    arguments = {"oracle": oracle, "trials": 9, "seed": 3, "accuracy": interrupted, "progress": said.append}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(network, table, tmp_path / "parts", **arguments)
+        assert "interrupted; the same call goes on. best" in said[-1]
+        assert Plan.from_json((tmp_path / "parts" / "best.json").read_text()).predicted_ms <= whole.dense_ms / 1.5
+    assert search(network, table, tmp_path / "parts", **arguments) == whole
+    assert trials(tmp_path / "parts") == trials(tmp_path / "whole") and len(asked) == 11
+    # All is done: nothing is tried again. More trials go on, by another seed others are made.
+    assert search(network, table, tmp_path / "parts", **arguments) == whole and len(asked) == 11
+    search(network, table, tmp_path / "parts", **{**arguments, "trials": 11})
+    assert len(asked) == 13
+    search(network, table, tmp_path / "other", **{**arguments, "seed": 4})
+    assert trials(tmp_path / "other") != trials(tmp_path / "whole")
+
+
+def test_first_trials_are_the_rules_and_single_schemes(network, table, tmp_path):
+    tried: list[Plan] = []
+
+    def accuracy(made):
+        tried.append(made)
+        return fake_accuracy(made)
+
+    search(network, table, tmp_path / "s", "1.2x", trials=5, accuracy=accuracy)
+    by_rules = plan(network, "1.2x", table, max_zeros=0.7)
+    assert [(p.scheme, p.zeros) for p in tried[0].layers] == [(p.scheme, p.zeros) for p in by_rules.layers]
+    single = [{p.scheme for p in made.pruned} for made in tried[1:]]
+    assert all({scheme} in single for scheme in SCHEMES if {scheme} != {p.scheme for p in by_rules.pruned})
+
+
+def test_other_searches_and_errors(network, table, tmp_path, monkeypatch):
+    search(network, table, tmp_path / "s", trials=2)
+    with pytest.raises(ValueError, match="holds the search for another model, table, target"):
+        search(network, table, tmp_path / "s", "1.4x", trials=2)
+    with pytest.raises(ValueError, match=r"the target 9x cannot be met: .* one gets"):
+        search(network, table, tmp_path / "t", "9x", trials=2)
+    with pytest.raises(ZeroDivisionError):  # what the user's function raises comes out as it is
+        search(network, table, tmp_path / "u", trials=2, accuracy=lambda made: 1 / 0)
+    for arguments, words in (
+        ({"oracle": "luck"}, "oracle must be one of policy_gradient, bayesian"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"accuracy": None}, "give train="),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search(network, table, tmp_path / "v", **arguments)
+    for target, arguments in (("1 point", {}), ("2x", {"trials": 3})):
+        with pytest.raises(ValueError, match="is for a search only"):
+            plan(network, target, table, **arguments)
+    for name in ("keras_tuner", "keras_prune.mapping.oracles", "keras_prune.mapping.tuner"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr(mapping, "oracles")
+    monkeypatch.delattr(mapping, "tuner")
+    with pytest.raises(ImportError, match="pip install 'keras-tuner'"):
+        search(network, table, tmp_path / "w", trials=2)
+
+
+# Space
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_proposals_are_made_to_meet_the_budget(seed):
+    rng = np.random.default_rng(seed)
+    options = []
+    for _ in range(int(rng.integers(1, 5))):
+        own = [Option("dense", 0.0, 1.0, 0.0, 100, ())]
+        for scheme in SCHEMES[: int(rng.integers(0, 4))]:
+            slow = rng.uniform(0.5, 0.9)
+            own += [
+                Option(scheme, z, slow * (1 - z), z**2, 100, ()) for z in sorted(rng.choice(RATES, 2, replace=False))
+            ]
+        options.append(own)
+    costs = [[option.ms for option in own] for own in options]
+    least, most = sum(min(own) for own in costs), sum(own[0] for own in costs)
+    space = Space([f"l{i}" for i in range(len(options))], options, costs, float(rng.uniform(least, most)))
+    for _ in range(20):
+        drawn = {name: own[int(rng.integers(len(own)))] for name, own in space.choices.items()}
+        met = space.meet(drawn)
+        chosen = space.chosen(met)
+        assert space.cost(chosen) <= space.budget and space.values(chosen) == met == space.meet(met)
+        # No layer could have fewer zeros.
+        for own, i in zip(options, chosen, strict=True):
+            fewer = [o.ms for o in own if o.scheme in (own[i].scheme, "dense") and o.zeros < own[i].zeros]
+            assert all(space.cost(chosen) - own[i].ms + ms > space.budget for ms in fewer)
+    assert Space([], [], []).choices == {}
+
+
+def test_levels_are_those_of_plans():
+    assert LEVELS == (0, 50, 60, 70, 75, 80, 85, 90, 95)
+
+
+# Policy
+
+
+def test_gradient_of_the_policy_by_finite_differences():
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(size=n) for n in (3, 1, 5)]
+    actions = [2, 0, 1]
+    gradient = Policy(logits).gradient(actions)
+    for i, j in [(i, j) for i, own in enumerate(logits) for j in range(len(own))]:
+        change = 1e-6
+        moved = []
+        for sign in (1, -1):
+            shifted = [own.copy() for own in logits]
+            shifted[i][j] += sign * change
+            # By its definition, not by the class.
+            moved.append(sum(own[a] - math.log(np.exp(own).sum()) for own, a in zip(shifted, actions, strict=True)))
+        assert gradient[i][j] == pytest.approx((moved[0] - moved[1]) / (2 * change), abs=1e-7)
+    assert Policy(logits).log_probability(actions) == pytest.approx(
+        sum(own[a] - math.log(np.exp(own).sum()) for own, a in zip(logits, actions, strict=True))
+    )
+
+
+def test_policy_learns_what_is_rewarded():
+    policy, rng = Policy([np.zeros(4), np.zeros(3)]), np.random.default_rng(0)
+    drawn = np.array([policy.sample(rng) for _ in range(2000)])
+    assert np.abs(np.bincount(drawn[:, 0]) / 2000 - 0.25).max() < 0.05
+    for _ in range(150):
+        actions = policy.sample(rng)
+        policy.learn(actions, float(actions[0] == 3) + 0.5 * float(actions[1] == 1) + rng.normal(0, 0.1))
+    assert policy.probabilities(0).argmax() == 3 and policy.probabilities(1).argmax() == 1
+    assert policy.probabilities(0)[3] > 0.9
+    # Rewards that are all equal teach nothing.
+    level = Policy([np.zeros(2)])
+    for _ in range(5):
+        level.learn([1], 0.3)
+    assert level.probabilities(0)[1] == 0.5
+
+
+# Quick accuracy
+
+
+@pytest.fixture
+def trainable(images):
+    import keras
+
+    keras.utils.set_random_seed(7)
+    conv = keras.layers.Conv2D
+    model = keras.Sequential(
+        [
+            keras.Input([9, 9, 2]),
+            conv(8, 3, name="stem"),
+            keras.layers.BatchNormalization(),
+            conv(16, 1, name="one"),
+            keras.layers.Dropout(0.2, seed=3),
+            conv(12, 1, name="two"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(5, name="classifier"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
+    model.fit(*images, batch_size=20, verbose=0)
+    return model
+
+
+def made_plan(model):
+    return plan(model, "60%", analytic_table())
+
+
+def test_quick_accuracy_is_that_of_training_under_the_masks(trainable, images):
+    model, made = trainable, made_plan(trainable)
+    assert len(made.pruned) == 2
+    measured = QuickAccuracy(model, images, images, steps=5, batch_size=8, metric="loss")
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    first = measured(made)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, variables, strict=True))
+    assert measured(made) == first
+    measured.release()
+    assert all(getattr(v, "constraint", None) is None for v in model.trainable_variables)
+    # The same by the callback, on the same samples in the same order.
+    order = np.random.default_rng(0).permutation(40)
+    unpruned = model.evaluate(*images, batch_size=256, verbose=0)[0]
+    prune = Prune(made.structures(), lambda step: (step == 0, made.zeros), layers=[p.path for p in made.pruned])
+    model.fit(images[0][order], images[1][order], batch_size=8, shuffle=False, callbacks=[prune], verbose=0)
+    assert model.evaluate(*images, batch_size=256, verbose=0)[0] == pytest.approx(first, rel=1e-4)
+    assert first != pytest.approx(unpruned, rel=1e-3)
+
+
+def test_masks_act_in_compiled_steps(trainable, images):
+    made, found = made_plan(trainable), []
+    for eagerly in (True, False):
+        trainable.compile("adam", trainable.loss, run_eagerly=eagerly)
+        measured = QuickAccuracy(trainable, images, images, steps=3, batch_size=8, metric="loss")
+        found.append(measured(made))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_quick_accuracy_of_data_sets(trainable, images):
+    import tensorflow as tf
+
+    made = made_plan(trainable)
+    data = tf.data.Dataset.from_tensor_slices(images).batch(8)
+    back = np.argsort(np.random.default_rng(0).permutation(40))
+    found = QuickAccuracy(trainable, data, data, steps=5, metric="loss")(made)
+    arrays = QuickAccuracy(trainable, (images[0][back], images[1][back]), images, steps=5, batch_size=8, metric="loss")
+    assert arrays(made) == pytest.approx(found, rel=1e-4)
+
+
+def test_quick_accuracy_says_what_is_missing(trainable, images):
+    import keras
+
+    with pytest.raises(ValueError, match="is not compiled: compile it"):
+        QuickAccuracy(keras.Sequential([keras.Input([2]), keras.layers.Dense(2)]), images, images)
+    with pytest.raises(ValueError, match=r"no metric 'auc', only accuracy, loss: give one of them"):
+        QuickAccuracy(trainable, images, images, steps=0, metric="auc")(made_plan(trainable))
+    with pytest.raises(ValueError, match="steps must be at least 0"):
+        QuickAccuracy(trainable, images, images, steps=-1)
+    with pytest.raises(ValueError, match="as many inputs as targets, but has 40, 39"):
+        QuickAccuracy(trainable, (images[0], images[1][1:]), images)
+
+
+def test_search_by_training(trainable, images, tmp_path):
+    before = trainable.get_weights()
+    found = plan(
+        trainable, "60%", analytic_table(), "search", train=images, validation=images,
+        trials=3, steps=1, batch_size=8, directory=tmp_path / "s", progress=lambda line: None,
+    )  # fmt: skip
+    assert {p.path for p in found.pruned} == {"one", "two"} and "search: of the best plan" in found.report()
+    assert all(getattr(v, "constraint", None) is None for v in trainable.trainable_variables)
+    assert all(np.array_equal(a, b) for a, b in zip(before, trainable.get_weights(), strict=True))
