@@ -177,9 +177,12 @@ class SparseGemv {
 template <class Simd, int kBlock, class Index, bool kAligned>
 void SparseGemvBatch(const SparseGemvArgs& args) {
   using One = SparseGemv<Simd, kBlock, Index, 1>;
-  using Four = SparseGemv<Simd, kBlock, Index, 4>;
   int32_t n = 0;
-  for (; n + 3 <= args.batch; n += 4) kAligned ? Four::Aligned(args, n) : Four::Unaligned(args, n);
+  // Without vectors, four at a time would be four times the code and nothing else.
+  if constexpr (Simd::kLanes > 1) {
+    using Four = SparseGemv<Simd, kBlock, Index, 4>;
+    for (; n + 3 <= args.batch; n += 4) kAligned ? Four::Aligned(args, n) : Four::Unaligned(args, n);
+  }
   for (; n < args.batch; n++) kAligned ? One::Aligned(args, n) : One::Unaligned(args, n);
 }
 
