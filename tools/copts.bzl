@@ -14,6 +14,14 @@ COPTS = [
     "-Werror",
 ]
 
+# Kernels keep their accumulators in every register there is: Bazel's toolchain would take one for a frame pointer, and
+# the kernels keep nothing on the stack that is worth guarding.
+KERNEL_COPTS = COPTS + [
+    "-O3",
+    "-fomit-frame-pointer",
+    "-fno-stack-protector",
+]
+
 # googletest's macros need run-time type information; everything else is as above.
 TEST_COPTS = [
     "-ffp-contract=off",
