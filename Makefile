@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
   test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
-  bench-startup bench-instructions bench-neon bench accuracy \
+  bench-startup bench-instructions bench-neon bench-search bench accuracy \
   clean
 
 help: ## this list
@@ -133,7 +133,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-instructions bench-neon ## all benchmarks but accuracy
+bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-instructions bench-neon ## all benchmarks but search and accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
@@ -141,6 +141,12 @@ accuracy: ## train and prune to each structure, an hour, stopped and resumed at 
 	$(BAZEL) build $(DELEGATE)
 	TF_ENABLE_ONEDNN_OPTS=1 $(PYTHON) -m benchmarks.accuracy
 	$(PYTHON) -m benchmarks.accuracy --table
+
+bench-search: ## plans by search against the rules and one structure everywhere, half an hour or more, resumed at will; to docs/mapping.md
+	@tools/setup.sh python build data
+	$(BAZEL) build $(DELEGATE)
+	TF_ENABLE_ONEDNN_OPTS=1 $(PYTHON) -m benchmarks.search
+	$(PYTHON) -m benchmarks.search --table
 
 clean: ## remove what was built; installed packages stay
 	rm -rf build/demo build/bench build/accuracy

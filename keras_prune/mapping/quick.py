@@ -60,7 +60,8 @@ class QuickAccuracy:
                 raise ValueError(f"{name} must be at least {least}, but is {value}")
         self.model, self.validation, self.metric = model, validation, metric
         self.steps, self.batch_size = steps, batch_size
-        self._train = _drawn(train, steps * batch_size, seed) if isinstance(train, tuple) else train
+        self.train, self.seed = train, seed
+        self._samples = _drawn(train, steps * batch_size, seed) if isinstance(train, tuple) else train
         self._targets: dict[str, Target] = {}
 
     def __call__(self, plan: Plan) -> float:
@@ -79,6 +80,16 @@ class QuickAccuracy:
                 target.set_mask(np.ones_like(target.matrix(), bool))
             for variable, value in before:
                 variable.assign(value)
+
+    def longer(self, steps: int, validation: Any) -> QuickAccuracy:
+        """Return the same with other steps and data to evaluate with, for instance to compare the plans found.
+
+        Both share the model's training step, which is not traced anew for either.
+        """
+        options: dict[str, Any] = {"batch_size": self.batch_size, "metric": self.metric, "seed": self.seed}
+        other = QuickAccuracy(self.model, self.train, validation, steps=steps, **options)
+        other._targets = self._targets
+        return other
 
     def release(self) -> None:
         """Take the masks, which are all ones between two plans, out of the model's training step."""
@@ -106,11 +117,11 @@ class QuickAccuracy:
             self.model.make_train_function(force=True)
 
     def _fit(self) -> None:
-        if isinstance(self._train, tuple):
-            inputs, targets = self._train
+        if isinstance(self._samples, tuple):
+            inputs, targets = self._samples
             self.model.fit(inputs, targets, batch_size=self.batch_size, shuffle=False, verbose=0)
             return
-        data = self._train.repeat() if hasattr(self._train, "repeat") else self._train
+        data = self._samples.repeat() if hasattr(self._samples, "repeat") else self._samples
         self.model.fit(data, steps_per_epoch=self.steps, verbose=0)
 
     def _evaluate(self) -> float:
