@@ -118,6 +118,20 @@ def _parser() -> argparse.ArgumentParser:
         "--max-zeros", type=_share, default=0.95, metavar="SHARE", help="of a layer (default: %(default)s)"
     )
     plan.add_argument("--force", action="store_true", help="take a table of another CPU or library version")
+    plan.add_argument("--method", choices=("rules", "search"), default="rules", help="(default: %(default)s)")
+    plan.add_argument(
+        "--data-file",
+        type=Path,
+        metavar="NPZ",
+        help="for a search: arrays x and y, and x_val and y_val or else the last fifth to evaluate with",
+    )
+    plan.add_argument("--trials", type=int, default=50, help="plans that a search tries (default: %(default)s)")
+    plan.add_argument("--steps", type=int, default=100, help="training steps for each (default: %(default)s)")
+    plan.add_argument("--seed", type=int, default=0, help="of a search (default: %(default)s)")
+    plan.add_argument("--oracle", choices=("policy_gradient", "bayesian"), default="policy_gradient")
+    plan.add_argument(
+        "--directory", type=Path, default=Path("plan-search"), help="where a search goes on (default: %(default)s)"
+    )
     plan.add_argument("--explain", type=Path, metavar="PLAN", help="say what a plan gives to each layer, and why")
     plan.set_defaults(run=_plan, error=plan.error)
     return parser
@@ -232,10 +246,13 @@ def _plan(arguments: argparse.Namespace) -> None:
         _check_output(arguments.output)
     if not arguments.model.exists():
         raise FileNotFoundError(f"{arguments.model}: no such file")
+    searching = arguments.method == "search"
     made = plan(
-        _load_keras(arguments.model),
+        _load_keras(arguments.model, compiled=searching),
         arguments.target,
         LatencyTable.load(arguments.table) if arguments.table is not None else None,
+        arguments.method,
+        **(_search_options(arguments) if searching else {}),
         data=arguments.data,
         max_zeros=arguments.max_zeros,
         force=arguments.force,
@@ -245,11 +262,31 @@ def _plan(arguments: argparse.Namespace) -> None:
     print(made.report())
 
 
-def _load_keras(path: Path) -> Any:
+def _search_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    found = {name: getattr(arguments, name) for name in ("trials", "steps", "seed", "oracle", "directory")}
+    if arguments.data_file is None:
+        return found
+    import numpy as np
+
+    with np.load(arguments.data_file) as file:
+        arrays = {name: file[name] for name in file.files}
+    if not {"x", "y"} <= set(arrays) or ("x_val" in arrays) != ("y_val" in arrays):
+        raise ValueError(
+            f"{arguments.data_file} must hold arrays x and y, and both or none of x_val and y_val, but holds "
+            f"{', '.join(arrays)}"
+        )
+    if "x_val" not in arrays:
+        end = len(arrays["x"]) - max(1, len(arrays["x"]) // 5)
+        for name in ("x", "y"):
+            arrays[name], arrays[f"{name}_val"] = arrays[name][:end], arrays[name][end:]
+    return {**found, "train": (arrays["x"], arrays["y"]), "validation": (arrays["x_val"], arrays["y_val"])}
+
+
+def _load_keras(path: Path, compiled: bool = False) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
-    return keras.saving.load_model(path, compile=False)
+    return keras.saving.load_model(path, compile=compiled)
 
 
 def _check_output(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ _RANDOM_ATTEMPTS = 200
 # plans drawn, and of how many of the best others near them.
 _NOISE, _CURIOSITY = 1e-2, 1.5
 _CANDIDATES, _NEAR_BEST = 64, 4
-# Logits of a policy that begins: of the first plan's schemes, and by how much each step away from its zeros is less.
-_SAME_SCHEME, _STEP_AWAY = 1.5, 0.8
+# The probability with which a policy that begins keeps each value of the best of the first plans. Few changes at a time
+# are more likely to win than many.
+_KEPT = 0.75
 REWARD = "reward"
 
 
@@ -146,12 +148,15 @@ class PolicyGradientOracle(PlanOracle):
         logits = []
         for name, own in self.space.choices.items():
             at = own.index(values[name]) if values is not None else -1
-            if at < 0:
+            if at < 0 or len(own) == 1:
                 logits.append([0.0] * len(own))
             elif isinstance(own[0], str):
-                logits.append([_SAME_SCHEME * (i == at) for i in range(len(own))])
+                kept = math.log(_KEPT / (1.0 - _KEPT) * (len(own) - 1))
+                logits.append([kept * (i == at) for i in range(len(own))])
             else:
-                logits.append([-_STEP_AWAY * abs(i - at) for i in range(len(own))])
+                # Falling by the same factor r with each step: 1 + 2 (r + r^2 + ...) = 1 / kept.
+                ratio = (1.0 - _KEPT) / (1.0 + _KEPT)
+                logits.append([abs(i - at) * math.log(ratio) for i in range(len(own))])
         return logits
 
 

@@ -122,7 +122,7 @@ class QuickAccuracy:
             self.model.fit(inputs, targets, batch_size=self.batch_size, shuffle=False, verbose=0)
             return
         data = self._samples.repeat() if hasattr(self._samples, "repeat") else self._samples
-        self.model.fit(data, steps_per_epoch=self.steps, verbose=0)
+        self.model.fit(data, steps_per_epoch=self.steps, shuffle=False, verbose=0)
 
     def _evaluate(self) -> float:
         data = self.validation

@@ -41,6 +41,8 @@ class PlanTuner(keras_tuner.engine.base_tuner.BaseTuner):
         self._best: Any = None
         with contextlib.redirect_stdout(sys.stderr):  # it says when it reloads
             super().__init__(oracle=oracle, directory=str(directory.parent), project_name=directory.name)
+        # A worker knows of other machines' trials by asking the chief, which is gone when all are done.
+        self._worker = self._is_worker()
 
     def run_trial(self, trial: Any, *arguments: Any, **options: Any) -> dict[str, float]:
         """Measure a plan."""
@@ -59,7 +61,7 @@ class PlanTuner(keras_tuner.engine.base_tuner.BaseTuner):
             super().search(*arguments, **options)
         except keras_tuner.errors.FatalError as error:
             raise error.__cause__ or error from None
-        if not self._is_worker():
+        if not self._worker:
             self._take_best()
 
     def on_trial_end(self, trial: Any) -> None:
@@ -98,7 +100,7 @@ class PlanTuner(keras_tuner.engine.base_tuner.BaseTuner):
         if not found or not self.goal.met(float(found[0].score)):
             return
         self._best = found[0]
-        if not self._is_worker():
+        if not self._worker:
             from keras_prune.mapping.search import write_whole
 
             write_whole(self.best_file, self._plan(self._best).to_json())

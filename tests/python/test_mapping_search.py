@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import json
 import math
+import socket
 import sys
+import threading
 
 import numpy as np
 import pytest
 from latency_tables import analytic_table
 
-from keras_prune import Prune, mapping
+from keras_prune import Prune, cli, mapping
 from keras_prune.mapping import Layer, Plan, Point, QuickAccuracy, plan, rules
 from keras_prune.mapping.options import Option
 from keras_prune.mapping.policy import Policy
@@ -112,7 +115,7 @@ def test_fastest_within_a_loss(network, table, tmp_path):
     made = search(network, table, tmp_path / "s", "4 points", trials=80)
     fastest = min(ms for accuracy, ms in all_plans(network, table) if accuracy >= 0.9 - 0.04)
     assert fake_accuracy(made) >= 0.9 - 0.04
-    assert made.predicted_ms == pytest.approx(fastest, rel=0.01)
+    assert fastest * (1 - 1e-9) <= made.predicted_ms <= 1.04 * fastest  # of 1000 plans 80 were tried
     with pytest.raises(ValueError, match=r"none of 3 trials met the target '0.0001 points': allow more trials"):
         search(network, table, tmp_path / "t", "0.0001 points", trials=3)
 
@@ -183,6 +186,45 @@ def test_other_searches_and_errors(network, table, tmp_path, monkeypatch):
     monkeypatch.delattr(mapping, "tuner")
     with pytest.raises(ImportError, match="pip install 'keras-tuner'"):
         search(network, table, tmp_path / "w", trials=2)
+
+
+def test_chief_and_worker(network, table, tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    tried, serving = [], threading.Event()
+    oracle_chief = pytest.importorskip("keras_tuner.src.distribute.oracle_chief")
+    start_server = oracle_chief.start_server
+
+    def started(oracle):
+        serving.set()
+        start_server(oracle)
+
+    def accuracy(made):
+        tried.append(made)
+        return fake_accuracy(made)
+
+    monkeypatch.setattr(oracle_chief, "start_server", started)
+    arguments = {"trials": 12, "accuracy": accuracy, "seed": 3}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(search, network, table, tmp_path / "chief", **arguments)
+        assert serving.wait(60)
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner0")
+        worker = search(network, table, tmp_path / "worker", **arguments)
+        made = chief.result(60)
+    # The chief tries nothing itself; alone, one process finds the same.
+    assert len(tried) == 12 and len(trials(tmp_path / "chief")) == 12 and not trials(tmp_path / "worker")
+    for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
+        monkeypatch.delenv(name)
+    alone = search(network, table, tmp_path / "alone", **arguments)
+    for found in (made, worker):
+        assert [(p.scheme, p.zeros) for p in found.layers] == [(p.scheme, p.zeros) for p in alone.layers]
+    assert [values for _, values, _ in trials(tmp_path / "chief")] == [
+        values for _, values, _ in trials(tmp_path / "alone")
+    ]
 
 
 # Space
@@ -297,6 +339,7 @@ def test_quick_accuracy_is_that_of_training_under_the_masks(trainable, images):
     first = measured(made)
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, variables, strict=True))
     assert measured(made) == first
+    assert measured.longer(5, images)(made) == first
     measured.release()
     assert all(getattr(v, "constraint", None) is None for v in model.trainable_variables)
     # The same by the callback, on the same samples in the same order.
@@ -339,6 +382,24 @@ def test_quick_accuracy_says_what_is_missing(trainable, images):
         QuickAccuracy(trainable, images, images, steps=-1)
     with pytest.raises(ValueError, match="as many inputs as targets, but has 40, 39"):
         QuickAccuracy(trainable, (images[0], images[1][1:]), images)
+
+
+def test_search_on_the_command_line(trainable, images, tmp_path, capsys):
+    table, model, data, out = (tmp_path / name for name in ("table.json", "model.keras", "data.npz", "plan.json"))
+    analytic_table().save(table)
+    trainable.save(model)
+    words = ["plan", str(model), "--target", "60%", "--method", "search", "--table", str(table), "-o", str(out)]
+    words += ["--trials", "1", "--steps", "0", "--directory", str(tmp_path / "s"), "--force"]
+    assert cli.main(words) == 1
+    assert "give train=" in capsys.readouterr().err
+    np.savez(data, x=images[0], y=images[1])
+    assert cli.main([*words, "--data-file", str(data)]) == 0
+    said = capsys.readouterr()
+    assert "search: 1 of 1" in said.err and "search: of the best plan" in said.out
+    assert Plan.from_json(out.read_text()) == Plan.from_json((tmp_path / "s" / "best.json").read_text())
+    np.savez(data, images=images[0], y=images[1])
+    assert cli.main([*words, "--data-file", str(data)]) == 1
+    assert "must hold arrays x and y" in capsys.readouterr().err
 
 
 def test_search_by_training(trainable, images, tmp_path):
