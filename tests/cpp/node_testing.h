@@ -49,6 +49,11 @@ class NodeTester {
     options_ = std::move(options);
     return *this;
   }
+  // How many outputs the node has; one if nothing is said.
+  NodeTester& Outputs(size_t count) {
+    output_count_ = count;
+    return *this;
+  }
   // The inputs that are images reach the op planar, as from another op of the stretch.
   NodeTester& Planar(bool planar) {
     planar_ = planar;
@@ -62,15 +67,16 @@ class NodeTester {
     return op == nullptr ? "no op is registered for it" : op->claim(*view_);
   }
 
-  // What went wrong, or "". The result is then in output() and output_dims().
+  // What went wrong, or "". The results are then in output() and output_dims().
   std::string Run(const kernels::KernelTable& kernels, int threads) {
     std::string error = Claim();
     if (!error.empty()) return "not claimed: " + error;
     graph::Graph graph;
     std::vector<int> values(tensors_.size(), -1);
     std::vector<const float*> data;
-    for (size_t t = 0; t < tensors_.size(); t++) {
-      if (tensors_[t].constant || t + 1 == tensors_.size()) continue;
+    const size_t first_output = tensors_.size() - output_count_;
+    for (size_t t = 0; t < first_output; t++) {
+      if (tensors_[t].constant) continue;
       values[t] = graph.AddInput(tensors_[t].dims);
       if (planar_) values[t] = graph.Planar(values[t]);
       data.push_back(reinterpret_cast<const float*>(tensors_[t].bytes->data()));
@@ -78,23 +84,35 @@ class NodeTester {
     ops::Builder builder(&graph, &values);
     error = ops::FindOp(*view_)->build(*view_, &builder);
     if (!error.empty()) return error;
-    output_dims_ = graph.value(values.back()).dims;
-    graph.AddOutput(values.back());
+    output_dims_.clear();
+    for (size_t t = first_output; t < tensors_.size(); t++) {
+      output_dims_.push_back(graph.value(values[t]).dims);
+      graph.AddOutput(values[t]);
+    }
     if (!graph.Prepare(kernels, threads, &error)) return error;
-    Guarded<float> output(static_cast<size_t>(graph::Count(output_dims_)));
+    std::vector<std::unique_ptr<Guarded<float>>> outputs;
+    std::vector<float*> to;
+    for (const graph::Dims& dims : output_dims_) {
+      outputs.push_back(std::make_unique<Guarded<float>>(static_cast<size_t>(graph::Count(dims))));
+      to.push_back(outputs.back()->data());
+    }
     graph::ThreadPool pool(threads);
-    float* const to = output.data();
     // Twice, so that what the first run leaves in memory would show.
-    graph.Run(data.data(), &to, &pool);
-    for (size_t i = 0; i < output.size(); i++) output[i] = 1e30f;
-    graph.Run(data.data(), &to, &pool);
-    output.ExpectCanaries();
-    output_.assign(output.data(), output.data() + output.size());
+    graph.Run(data.data(), to.data(), &pool);
+    for (auto& output : outputs) {
+      for (size_t i = 0; i < output->size(); i++) (*output)[i] = 1e30f;
+    }
+    graph.Run(data.data(), to.data(), &pool);
+    output_.clear();
+    for (auto& output : outputs) {
+      output->ExpectCanaries();
+      output_.emplace_back(output->data(), output->data() + output->size());
+    }
     return "";
   }
 
-  const std::vector<float>& output() const { return output_; }
-  const graph::Dims& output_dims() const { return output_dims_; }
+  const std::vector<float>& output(size_t i = 0) const { return output_[i]; }
+  const graph::Dims& output_dims(size_t i = 0) const { return output_dims_[i]; }
 
  private:
   struct Tensor {
@@ -126,8 +144,11 @@ class NodeTester {
 
   void Prepare() {
     if (view_ != nullptr) return;
-    const int output = static_cast<int>(tensors_.size());
-    tensors_.push_back({{1}, kTfLiteFloat32, std::make_unique<Guarded<uint8_t>>(4), false});
+    std::vector<int> outputs;
+    for (size_t i = 0; i < output_count_; i++) {
+      outputs.push_back(static_cast<int>(tensors_.size()));
+      tensors_.push_back({{1}, kTfLiteFloat32, std::make_unique<Guarded<uint8_t>>(4), false});
+    }
     for (const Tensor& t : tensors_) {
       TfLiteTensor tensor = {};
       tensor.type = t.type;
@@ -140,7 +161,7 @@ class NodeTester {
     context_.tensors = c_tensors_.data();
     context_.tensors_size = c_tensors_.size();
     node_.inputs = MakeIntArray(inputs_);
-    node_.outputs = MakeIntArray({output});
+    node_.outputs = MakeIntArray(outputs);
     node_.builtin_data = params_.empty() ? nullptr : params_.data();
     node_.custom_initial_data = options_.data();
     node_.custom_initial_data_size = static_cast<int>(options_.size());
@@ -157,8 +178,9 @@ class NodeTester {
   TfLiteNode node_ = {};
   TfLiteRegistration registration_ = {};
   std::unique_ptr<ops::Node> view_;
-  std::vector<float> output_;
-  graph::Dims output_dims_;
+  size_t output_count_ = 1;
+  std::vector<std::vector<float>> output_;
+  std::vector<graph::Dims> output_dims_;
 };
 
 }  // namespace testing
