@@ -58,6 +58,20 @@ class Search:
 
     Raises:
         ValueError: data are missing, or an argument is out of range.
+
+    Example:
+        >>> import keras, tempfile
+        >>> from keras_prune import mapping
+        >>> model = keras.Sequential([keras.Input([8, 8, 16]), *(keras.layers.Conv2D(16, 1) for _ in range(4))])
+        >>> layer = mapping.Layer("conv", 8, 8, 16, 16)
+        >>> entries = {mapping.Point(layer): 10.0, mapping.Point(layer, "unaligned_block:4", 0.8): 3.0}
+        >>> table = mapping.LatencyTable(entries, mapping.cpu_name(), "0.1.0")
+        >>> made = mapping.plan(
+        ...     model, "1.3x", table, method="search", accuracy=lambda plan: 0.9 - 0.1 * plan.zeros, trials=5,
+        ...     directory=tempfile.mkdtemp(), progress=lambda line: None, force=True,
+        ... )
+        >>> made.dense_ms / made.predicted_ms >= 1.3
+        True
     """
 
     train: Any = None

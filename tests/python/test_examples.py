@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the conversion run as they stand."""
+"""The examples in the docstrings of the conversion and of mapping run as they stand."""
 
 import doctest
 import importlib
@@ -7,10 +7,13 @@ import pkgutil
 import pytest
 
 import keras_prune.cli
+import keras_prune.mapping
 import keras_prune.tflite
 
 MODULES = ["keras_prune.cli"] + [
-    module.name for module in pkgutil.walk_packages(keras_prune.tflite.__path__, "keras_prune.tflite.")
+    module.name
+    for package in (keras_prune.tflite, keras_prune.mapping)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
 
 
