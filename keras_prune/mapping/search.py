@@ -26,6 +26,7 @@ from keras_prune.mapping.space import Space, Values
 ORACLES = ("policy_gradient", "bayesian")
 # Where a search for the least latency begins: between dense and the fastest, in logarithms of the latency.
 _STARTS = (0.25, 0.5, 0.75)
+_FEWEST_STARTS = 2
 
 
 def _say(line: str) -> None:
@@ -36,9 +37,9 @@ def _say(line: str) -> None:
 class Search:
     """How to search; the arguments of ``plan(..., method="search")``.
 
-    The first trials are the plan of the rules, the plan with the least predicted loss over all structures and blocks,
-    and each structure and block in all layers; the oracle proposes the others. A proposal is changed as little as it
-    takes to meet the target before it is tried.
+    The first trials, a quarter at most, are the plan of the rules, the plan with the least predicted loss over all
+    structures and blocks, and single structures and blocks in all layers; the oracle proposes the others. A proposal is
+    changed as little as it takes to meet the target before it is tried.
 
     Results are kept in ``directory``; the same call goes on where it was interrupted, or with more ``trials``. The best
     plan so far is always in its ``best.json``. Several machines search together as KerasTuner's documentation says, by
@@ -131,7 +132,7 @@ def run(problem: Problem, settings: Search) -> Plan:
     """
     oracles, tuner = _keras_tuner(settings.oracle)
     space = make_space(problem)
-    starts = first_plans(problem, space)
+    starts = first_plans(problem, space)[: max(_FEWEST_STARTS, settings.trials // 4)]
     accuracy = settings.accuracy or QuickAccuracy(
         problem.model,
         settings.train,
@@ -212,7 +213,7 @@ def make_space(problem: Problem) -> Space:
 
 
 def first_plans(problem: Problem, space: Space) -> list[Values]:
-    """List the plans that a search begins with, each once."""
+    """List the plans that a search begins with, each once, those of single schemes by rising predicted loss."""
     by_rules = problem.options(rule_options)
     found: list[Values] = []
     for options in (by_rules, space.options):
@@ -224,7 +225,8 @@ def first_plans(problem: Problem, space: Space) -> list[Values]:
                 found.append(values if space.cost(space.chosen(values)) <= space.budget else space.meet(values))
     if not math.isinf(space.budget):
         schemes = {option.scheme: None for own in space.options for option in own[1:]}
-        found += [space.meet(space.uniform(scheme)) for scheme in schemes]
+        single = [space.meet(space.uniform(scheme)) for scheme in schemes]
+        found += sorted(single, key=space.loss)
     return [values for i, values in enumerate(found) if values not in found[:i]]
 
 

@@ -106,6 +106,10 @@ class Space:
         """Sum the costs of options."""
         return sum(costs[i] for costs, i in zip(self.costs, chosen, strict=True))
 
+    def loss(self, values: Mapping[str, str | int]) -> float:
+        """Sum the predicted losses of a plan."""
+        return sum(options[i].loss for options, i in zip(self.options, self.chosen(values), strict=True))
+
     @functools.cached_property
     def _ladders(self) -> list[dict[str, list[int]]]:
         """Of each layer and scheme, the indices of its options by rising zeros, dense first."""

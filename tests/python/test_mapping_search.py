@@ -154,10 +154,10 @@ def test_first_trials_are_the_rules_and_single_schemes(network, table, tmp_path)
         tried.append(made)
         return fake_accuracy(made)
 
-    search(network, table, tmp_path / "s", "1.2x", trials=5, accuracy=accuracy)
+    search(network, table, tmp_path / "s", "1.2x", trials=20, accuracy=accuracy)
     by_rules = plan(network, "1.2x", table, max_zeros=0.7)
     assert [(p.scheme, p.zeros) for p in tried[0].layers] == [(p.scheme, p.zeros) for p in by_rules.layers]
-    single = [{p.scheme for p in made.pruned} for made in tried[1:]]
+    single = [{p.scheme for p in made.pruned} for made in tried[1:5]]
     assert all({scheme} in single for scheme in SCHEMES if {scheme} != {p.scheme for p in by_rules.pruned})
 
 
