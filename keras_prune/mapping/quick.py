@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_prune.mapping.plan import Plan
@@ -28,7 +29,7 @@ class QuickAccuracy:
         seed: chooses the samples of arrays.
 
     Raises:
-        ValueError: the model is not compiled, or knows no such metric.
+        ValueError: the model is not one of Keras 3 or not compiled, or knows no such metric.
 
     Example:
         >>> import keras, numpy as np
@@ -50,7 +51,9 @@ class QuickAccuracy:
         metric: str = "accuracy",
         seed: int = 0,
     ) -> None:
-        if not getattr(model, "compiled", getattr(model, "optimizer", None) is not None):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"{type(model).__name__} is no model of Keras 3: give a function of the plan as accuracy")
+        if not model.compiled:
             raise ValueError(
                 f"model {model.name!r} is not compiled: compile it with the loss, the metric and the optimizer that "
                 "plans are to be trained with"

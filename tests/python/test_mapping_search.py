@@ -374,6 +374,8 @@ def test_quick_accuracy_of_data_sets(trainable, images):
 def test_quick_accuracy_says_what_is_missing(trainable, images):
     import keras
 
+    with pytest.raises(ValueError, match="dict is no model of Keras 3"):
+        QuickAccuracy({}, images, images)
     with pytest.raises(ValueError, match="is not compiled: compile it"):
         QuickAccuracy(keras.Sequential([keras.Input([2]), keras.layers.Dense(2)]), images, images)
     with pytest.raises(ValueError, match=r"no metric 'auc', only accuracy, loss: give one of them"):
