@@ -11,6 +11,7 @@
 #include "tflite_delegate/kernels/recurrent_impl.h"
 #include "tflite_delegate/kernels/reduce_impl.h"
 #include "tflite_delegate/kernels/spmm_impl.h"
+#include "tflite_delegate/kernels/strided_impl.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -25,6 +26,7 @@ constexpr KernelTable MakeKernelTable(const char* name) {
           MakeElementwiseKernels<Simd>(),
           MakePoolKernels<Simd>(),
           Reduce<Simd>::Table(),
+          MakeStridedKernels<Simd>(),
           Recurrent<Simd>::Table()};
 }
 

@@ -141,6 +141,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     packed_ = kernels::PackLowered(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels);
     weights_.sparse = LoweredMatrix();
   }
+  strided_ = kernels.strided;
   kernels_ = packed_.aligned ? kernels.spmm.aligned[packed_.log2_block] : kernels.spmm.unaligned[packed_.log2_block];
   return true;
 }
@@ -178,11 +179,8 @@ void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end,
     std::fill(to, to + first, 0.0f);
     if (step == 1) {
       std::copy(pixels, pixels + (last - first), to + first);
-    } else if (step == 2) {
-      for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[2 * j];
-    } else if (step == 6) {
-      // An RGB image under stride 2, the usual stem.
-      for (int32_t j = 0; j < last - first; j++) to[first + j] = pixels[6 * j];
+    } else if (step <= kernels::kStridedMaxStep && strided_.copy[step] != nullptr) {
+      strided_.copy[step](pixels, last - first, to + first);
     } else {
       for (int32_t j = first; j < last; j++, pixels += step) to[j] = *pixels;
     }

@@ -56,6 +56,7 @@ class Conv : public graph::Op {
 
   kernels::PackedMatrix packed_;
   const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width
+  kernels::StridedKernels strided_ = {};
   int lanes_ = 0;
   int32_t widest_ = 0;  // tile, in vectors
   size_t scratch_floats_ = 0;

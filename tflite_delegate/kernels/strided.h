@@ -1,0 +1,20 @@
+// Every so many-th number of a run: how interleaved pixels become planes, and how a stride splits a plane.
+#ifndef TFLITE_DELEGATE_KERNELS_STRIDED_H_
+#define TFLITE_DELEGATE_KERNELS_STRIDED_H_
+
+#include <cstdint>
+
+namespace block_sparse {
+namespace kernels {
+
+constexpr int kStridedMaxStep = 6;  // an RGB image under stride 2
+
+struct StridedKernels {
+  // [step]: y[i] = x[i * step] for i < count, null where there is none. Touch nothing outside x[0, (count - 1) * step].
+  void (*copy[kStridedMaxStep + 1])(const float* x, int32_t count, float* y);
+};
+
+}  // namespace kernels
+}  // namespace block_sparse
+
+#endif  // TFLITE_DELEGATE_KERNELS_STRIDED_H_
