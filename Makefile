@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
   test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
-  bench-startup bench-instructions bench-neon bench-search bench accuracy \
+  bench-startup bench-kernels bench-instructions bench-neon bench-search bench accuracy \
   clean
 
 help: ## this list
@@ -128,12 +128,17 @@ bench-instructions: ## instructions of an inference on AArch64 under qemu, to bu
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.instructions
 
+bench-kernels: ## share of the multiply-add peak of each kernel and tile, to build/bench/kernels.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build //benchmarks/cpp:kernels
+	$(PYTHON) -m benchmarks.kernels
+
 bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.jsonl
 	@tools/setup.sh python build aarch64 android
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-instructions bench-neon ## all benchmarks but search and accuracy
+bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
