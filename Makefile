@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
   test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
-  bench-startup bench-kernels bench-instructions bench-neon bench-search bench accuracy \
+  bench-startup bench-kernels bench-instructions bench-neon bench-recurrent bench-search bench demo-recurrent accuracy \
   clean
 
 help: ## this list
@@ -83,6 +83,11 @@ demo: ## train, prune, convert and run a network on Fashion-MNIST; figures and p
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m demo
 
+demo-recurrent: ## train, prune, convert and run a GRU on Fashion-MNIST's rows; figures in build/demo-recurrent
+	@tools/setup.sh python build data
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m demo.recurrent
+
 test-android-screen: test-android ## the demo app's screen in Robolectric, which is 400 MB; build/android-demo/screen.png
 	@tools/setup.sh screen
 	$(PYTHON) -m pytest tests/android/test_screen.py
@@ -123,6 +128,11 @@ bench-startup: ## time until ready and peak memory, to build/bench/startup.jsonl
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m benchmarks.startup
 
+bench-recurrent: ## recurrent and dense layers, dense against sparse, to build/bench/recurrent.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m benchmarks.recurrent
+
 bench-instructions: ## instructions of an inference on AArch64 under qemu, to build/bench/instructions.jsonl
 	@tools/setup.sh python build aarch64
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
@@ -138,7 +148,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-mapping bench-metadata bench-retained bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
+bench: bench-selection bench-latency bench-recurrent bench-mapping bench-metadata bench-retained bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
@@ -154,5 +164,5 @@ bench-search: ## plans by search against the rules and one structure everywhere,
 	$(PYTHON) -m benchmarks.search --table
 
 clean: ## remove what was built; installed packages stay
-	rm -rf build/demo build/bench build/accuracy
+	rm -rf build/demo build/demo-recurrent build/bench build/accuracy
 	[ ! -x /usr/bin/bazel-4 ] || $(BAZEL) clean

@@ -27,7 +27,8 @@ def _quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def _start() -> None:
+def start() -> None:
+    """Load TensorFlow without what it tells of the machine."""
     # Faster depthwise convolutions, which are much of the training; Keras's predictions are then oneDNN's.
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -41,7 +42,7 @@ def _start() -> None:
 
 if __name__ == "__main__":
     print("Starting TensorFlow ...", flush=True)
-    _start()
+    start()
     from demo.pipeline import main
 
     sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -96,8 +97,25 @@ def train_dense(model: keras.Model, images: Images, plan: Plan, screen: Screen) 
     return _fit(model, images, plan, screen, 2e-3, steps, epochs, share * plan.seconds, [])
 
 
+def to_unaligned_blocks(end_step: int, zeros: float) -> Prune:
+    """Prune gradually until a step."""
+    return Prune(
+        UnalignedBlock(size=4, selection="bed"),
+        PolynomialDecay(
+            0.0, zeros, begin_step=0, end_step=end_step, power=3, frequency=max(1, end_step // MASK_UPDATES)
+        ),
+    )
+
+
 def fine_tune(
-    model: keras.Model, images: Images, plan: Plan, screen: Screen, zeros: float, dense_seconds: float, dense: History
+    model: keras.Model,
+    images: Images,
+    plan: Plan,
+    screen: Screen,
+    zeros: float,
+    dense_seconds: float,
+    dense: History,
+    make_prune: Callable[[int, float], Prune] = to_unaligned_blocks,
 ) -> tuple[History, Prune]:
     """Prune the trained network to a fraction of zeros while it trains on.
 
@@ -109,6 +127,7 @@ def fine_tune(
         zeros: fraction of zeros to reach.
         dense_seconds: time that the dense training took.
         dense: what was recorded then.
+        make_prune: makes the callback that prunes, from the step at which all zeros are there, and their fraction.
 
     Returns:
         What was recorded, and the callback that pruned.
@@ -117,10 +136,7 @@ def fine_tune(
     left = plan.seconds - dense_seconds
     epochs = max(1, min(plan.pruning_epochs, round(left / (dense_seconds / max(dense.epochs, 1)))))
     end = max(1, round(PRUNED_BY * epochs * steps))
-    prune = Prune(
-        UnalignedBlock(size=4, selection="bed"),
-        PolynomialDecay(0.0, zeros, begin_step=0, end_step=end, power=3, frequency=max(1, end // MASK_UPDATES)),
-    )
+    prune = make_prune(end, zeros)
     # The number of epochs stands: the schedule has to come to its end.
     return _fit(model, images, plan, screen, 1e-3, 0, epochs, math.inf, [prune]), prune
 

@@ -232,3 +232,19 @@ def test_readme_without_markers_is_left_alone(tmp_path, capsys):
     assert BEGIN in capsys.readouterr().err
     assert readme.main([str(tmp_path / "none.md"), str(page)]) == 1
     assert "make demo" in capsys.readouterr().err
+
+
+def test_recurrent_demo(data, tmp_path):
+    from demo import recurrent
+
+    arguments = ["--units", "16", "--dense-epochs", "2", "--pruning-epochs", "2", "--batch-size", "32"]
+    status = recurrent.main(["--data", str(data), "--output", str(tmp_path), *arguments, "--latency-seconds", "0.05"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert status == (1 if recurrent.failures(result, COUNTS["t10k"]) else 0)
+    assert result["sparse"]["operators"] == ["BlockSparseGRU"]
+    assert result["sparse"]["argmax_equal"] == COUNTS["t10k"]
+    assert result["sparse"]["compression"] > 9
+    assert result["ratio"] == pytest.approx(result["dense"]["latency_ms"] / result["sparse"]["latency_ms"])
+    result["sparse"]["accuracy"] = result["dense"]["accuracy"] - 0.06
+    result["sparse"]["argmax_equal"] = 3
+    assert len(recurrent.failures(result, COUNTS["t10k"])) == 2
