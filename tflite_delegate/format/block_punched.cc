@@ -83,8 +83,8 @@ bool LowerBlockPunched(const StructureInput& input, KeyReader* keys, LoweredMatr
     // Rows of their own may still share columns with their neighbours.
     std::vector<float> ordered(blocks.column.size());
     for (size_t i = 0; i < ordered.size(); ++i) ordered[i] = input.values[blocks.first_value[i]];
-    LowerSparseRows(SortEntries(input.rows, input.columns, blocks.start_row, blocks.column, ordered.data()), {},
-                    matrix);
+    LowerSparseRows(SortEntries(input.rows, input.columns, blocks.start_row, blocks.column, ordered.data()), {}, matrix,
+                    BlockOverhead(input.op));
   } else {
     LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
   }

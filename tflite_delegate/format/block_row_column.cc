@@ -75,7 +75,8 @@ bool LowerBlockRowColumn(const StructureInput& input, KeyReader* keys, LoweredMa
     return keys->Fail("kept_columns", "and key \"kept_rows\" keep " + Decimal(entry_row.size()) +
                                           " weights; expected the values tensor's " + Decimal(input.value_count));
   }
-  LowerSparseRows(SortEntries(input.rows, input.columns, entry_row, entry_column, input.values), {}, matrix);
+  LowerSparseRows(SortEntries(input.rows, input.columns, entry_row, entry_column, input.values), {}, matrix,
+                  BlockOverhead(input.op));
   return true;
 }
 

@@ -139,7 +139,8 @@ bool LowerPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* m
                                        " entries; expected the values tensor's " + Decimal(input.value_count));
   }
   if (!keys->Has("filter_order")) order.clear();
-  LowerSparseRows(SortEntries(input.rows, input.columns, entry_row, entry_column, input.values), order, matrix);
+  LowerSparseRows(SortEntries(input.rows, input.columns, entry_row, entry_column, input.values), order, matrix,
+                  BlockOverhead(input.op));
   return true;
 }
 

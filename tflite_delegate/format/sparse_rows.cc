@@ -154,7 +154,8 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
   return sorted;
 }
 
-void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix) {
+void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
+                     double block_overhead) {
   std::vector<int32_t> own(Index(entries.rows));
   for (int32_t r = 0; r < entries.rows; ++r) own[Index(r)] = r;
   std::vector<int32_t> similar;
@@ -163,7 +164,7 @@ void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stor
   Plan best;
   best.order = &own;
   best.blocks = static_cast<int64_t>(entries.column.size());
-  best.cost = static_cast<double>(best.blocks) * (1 + kBlockOverhead);
+  best.cost = static_cast<double>(best.blocks) * (1 + block_overhead);
   const std::vector<int32_t>* const orders[] = {&own, &stored_order, &similar};
   for (const std::vector<int32_t>* order : orders) {
     if (order->empty()) continue;
@@ -174,7 +175,7 @@ void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stor
         plan.aligned = aligned;
         plan.order = order;
         plan.blocks = CountBlocks(entries, *order, height, aligned);
-        plan.cost = static_cast<double>(plan.blocks) * (height + kBlockOverhead) * (aligned ? 1.0 : kUnalignedPenalty) *
+        plan.cost = static_cast<double>(plan.blocks) * (height + block_overhead) * (aligned ? 1.0 : kUnalignedPenalty) *
                     (order == &own ? 1.0 : kReorderedPenalty);
         if (plan.cost < best.cost) best = plan;
       }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tflite_delegate/format/lowered.h"
+#include "tflite_delegate/format/lowering.h"
 
 namespace block_sparse::format {
 
@@ -27,7 +28,9 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
 // 1, 2, 4 and 8; blocks at any row or at multiples of the height; rows in their own order, in `stored_order` (a
 // permutation, or empty) or reordered here so that similar ones meet; `row_channel` is set accordingly. Reordering
 // chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows.
-void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix);
+// `block_overhead`: what a block costs beside its rows, in multiply-adds.
+void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
+                     double block_overhead = kBlockOverhead);
 
 }  // namespace block_sparse::format
 

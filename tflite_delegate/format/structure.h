@@ -8,6 +8,7 @@
 
 #include "tflite_delegate/format/key_reader.h"
 #include "tflite_delegate/format/lowered.h"
+#include "tflite_delegate/format/lowering.h"
 #include "tflite_delegate/format/options.h"
 
 namespace block_sparse::format {
@@ -27,6 +28,11 @@ struct Structure {
   const char* name;
   bool (*lower)(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
 };
+
+// What a block costs beside its rows (lowering.h) in the kernels of the operator.
+inline double BlockOverhead(BlockSparseOp op) {
+  return op == BlockSparseOp::kFullyConnected ? kVectorBlockOverhead : kBlockOverhead;
+}
 
 // The table of all structures.
 extern const Structure kStructures[];
