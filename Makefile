@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
   test-android-screen test demo android-demo bench-selection bench-latency bench-mapping bench-metadata bench-retained \
-  bench-startup bench-kernels bench-instructions bench-neon bench-recurrent bench-search bench demo-recurrent accuracy \
+  bench-overhead bench-startup bench-kernels bench-instructions bench-neon bench-recurrent bench-search bench demo-recurrent accuracy \
   clean
 
 help: ## this list
@@ -123,6 +123,10 @@ bench-retained: ## what blocks retain of trained weights, to build/bench/retaine
 	$(PYTHON) -m benchmarks.retained
 	$(PYTHON) -m benchmarks.retained --table
 
+bench-overhead: ## what the callback costs a training step, to build/bench/overhead.jsonl
+	@tools/setup.sh python
+	$(PYTHON) -m benchmarks.overhead
+
 bench-startup: ## time until ready and peak memory, to build/bench/startup.jsonl
 	@tools/setup.sh python build
 	$(BAZEL) build $(DELEGATE)
@@ -148,7 +152,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-recurrent bench-mapping bench-metadata bench-retained bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
+bench: bench-selection bench-latency bench-recurrent bench-mapping bench-metadata bench-retained bench-overhead bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md
