@@ -22,8 +22,9 @@ KERNEL_COPTS = COPTS + [
     "-fno-stack-protector",
 ]
 
-# googletest's macros need run-time type information; everything else is as above.
+# googletest's macros need run-time type information, and compile in half the time at -O1; everything else is as above.
 TEST_COPTS = [
+    "-O1",
     "-ffp-contract=off",
     "-Wall",
     "-Wextra",
