@@ -243,10 +243,12 @@ TEST_P(RecurrentTest, Layers) {
 // Large enough that rows and units are really divided.
 TEST_P(RecurrentTest, ThreadsDoNotChangeABit) {
   Random random(4);
+  const int32_t units = kSlow ? 300 : 700, batch = kSlow ? 7 : 3, steps = 2, columns = 70;
   for (bool lstm : {false, true}) {
-    const Layer layer(lstm, 70, 700, true, true, true, &random);
-    const std::vector<float> x = random.Floats(3 * 3 * 70), h = random.Floats(3 * 700), c = random.Floats(3 * 700);
-    NodeTester node = MakeNode(layer, {3, 3, 70}, x, h, c, layer.options);
+    const Layer layer(lstm, columns, units, true, true, true, &random);
+    const std::vector<float> x = random.Floats(steps * batch * columns);
+    const std::vector<float> h = random.Floats(batch * units), c = random.Floats(batch * units);
+    NodeTester node = MakeNode(layer, {steps, batch, columns}, x, h, c, layer.options);
     std::vector<float> one;
     for (int threads : {1, 2, 3}) {
       ASSERT_EQ(node.Run(level(), threads), "");
