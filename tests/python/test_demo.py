@@ -245,6 +245,6 @@ def test_recurrent_demo(data, tmp_path):
     assert result["sparse"]["argmax_equal"] == COUNTS["t10k"]
     assert result["sparse"]["compression"] > 9
     assert result["ratio"] == pytest.approx(result["dense"]["latency_ms"] / result["sparse"]["latency_ms"])
-    result["sparse"]["accuracy"] = result["dense"]["accuracy"] - 0.06
+    result["sparse"]["accuracy"] = result["dense"]["accuracy"] - 0.2
     result["sparse"]["argmax_equal"] = 3
     assert len(recurrent.failures(result, COUNTS["t10k"])) == 2
