@@ -42,6 +42,16 @@ bool Large(const Op& op, int64_t bytes) {
   return bytes >= kLargeBytes && static_cast<int64_t>(op.WeightBytes()) * kBytesPerWeightByte <= bytes;
 }
 
+// Some more bands, if that makes all of them alike; best of as many rows as a depthwise kernel takes at a time.
+int MakeAlike(int bands, int32_t height) {
+  for (int32_t rows : {kernels::kDepthwiseRows, 1}) {
+    for (int more = bands; more <= bands * 3 / 2; more++) {
+      if (height % more == 0 && height / more % rows == 0) return more;
+    }
+  }
+  return bands;
+}
+
 std::vector<Group> FindGroups(const std::vector<std::unique_ptr<Op>>& ops, const std::vector<Value>& values) {
   std::vector<Group> groups;
   const int count = static_cast<int>(ops.size());
@@ -64,13 +74,7 @@ std::vector<Group> FindGroups(const std::vector<std::unique_ptr<Op>>& ops, const
     if (end - first > 1) {
       const int32_t height = values[ops[end - 1]->output].height();
       bands = static_cast<int>(std::min<int64_t>(height, (largest + kBandBytes - 1) / kBandBytes));
-      // A few more, if that makes all bands alike.
-      for (int more = bands; more <= bands + bands / 4; more++) {
-        if (height % more == 0) {
-          bands = more;
-          break;
-        }
-      }
+      bands = MakeAlike(bands, height);
     }
     if (bands > 1) {
       groups.push_back({first, end - 1, bands});

@@ -38,6 +38,9 @@ struct DepthwiseKernels {
 
 constexpr int32_t kDepthwiseMaxReach = 16;
 
+// Output rows that the fastest of them take at a time; it divides the heights of most networks.
+constexpr int32_t kDepthwiseRows = 7;
+
 // Entries of DepthwiseArgs::inside.
 constexpr int32_t DepthwiseInside(int32_t y_width, int32_t stride) { return y_width * stride + 64; }
 

@@ -28,8 +28,8 @@ template <class Simd, int kKernel, int kStride, bool kDilated>
 class Depthwise {
   using Vec = typename Simd::Vec;
   using Mask = typename Simd::Mask;
-  // 7 divides the heights of most networks. Without vectors there is nothing to gain.
-  static constexpr int kRows = Simd::kLanes == 1 ? 1 : Simd::kRegisters >= 32 && !kDilated ? 7 : 4;
+  // Without vectors there is nothing to gain.
+  static constexpr int kRows = Simd::kLanes == 1 ? 1 : Simd::kRegisters >= 32 && !kDilated ? kDepthwiseRows : 4;
 
   // Strips of kCount rows, one after the other: along the rows of one plane, or in the same place of several planes.
   struct Strips {
