@@ -74,7 +74,8 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
 
   TfLiteIntArray* plan = nullptr;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
-  if (plan->size == 0) return kTfLiteOk;  // what is left of a loop's body
+  // What the converter leaves in the place of a loop's body: nothing to say, and no report to write over the model's.
+  if (plan->size == 0 && context->tensors_size == 0) return kTfLiteOk;
   const std::vector<int> nodes(plan->data, plan->data + plan->size);
 
   std::vector<int> claimable, sparse;

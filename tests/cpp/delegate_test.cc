@@ -268,6 +268,12 @@ TEST_F(DelegateTest, AModelWithoutNodes) {
   ExpectLogged("0 of 0 nodes");
 }
 
+TEST_F(DelegateTest, SaysNothingOfASubgraphWithoutTensors) {
+  delegate_ = Create({{"report_path", "/nonexistent/place/report.json"}});
+  EXPECT_EQ(Apply(delegate_), kTfLiteOk);
+  EXPECT_EQ(log_.find("nodes"), std::string::npos) << log_;
+}
+
 TEST_F(DelegateTest, WorksAroundWhatItDoesNotKnow) {
   delegate_ = Create({});
   const FakeRuntime::Dims dims = {1, 3, 4, kChannels};
