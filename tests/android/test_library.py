@@ -23,7 +23,7 @@ EXPORTS = {
         f"Java_blocksparse_tflite_BlockSparseDelegate_{method}" for method in ("create", "destroy")
     },
 }
-LARGEST_FILE = 600 * 1024
+LARGEST_FILE = 600_000
 PAGE = 16 * 1024
 
 
