@@ -11,8 +11,11 @@ namespace graph {
 
 namespace {
 
-// Pixels handled at a time: few enough that their channels stay in the first-level cache.
-constexpr int32_t kPixels = 16;
+// Pixels and channels that change places at a time, by way of memory of their own: a column of a matrix steps by a
+// power of two more often than not, so that its numbers share a few lines of the cache.
+constexpr int32_t kTile = 16;
+// Channels of a task.
+constexpr int32_t kTaskChannels = 128;
 
 class Transpose : public Op {
  public:
@@ -29,19 +32,21 @@ class Transpose : public Op {
     float* to = context.data[output];
     const Planes& planes = image_.planes;
     const int32_t height = image_.height(), width = image_.width(), channels = image_.channels();
-    context.pool->For(image_.batch() * height, [&](int i) {
-      const int32_t n = i / height, y = i % height;
+    const int32_t parts = (channels + kTaskChannels - 1) / kTaskChannels;
+    context.pool->For(image_.batch() * height * parts, [&](int task) {
+      const int32_t i = task / parts, n = i / height, y = i % height;
       const int64_t planar = n * planes.batch + planes.origin + static_cast<int64_t>(y) * planes.row;
       const int64_t interleaved = static_cast<int64_t>(i) * width * channels;
-      for (int32_t x0 = 0; x0 < width; x0 += kPixels) {
-        const int32_t x1 = std::min(width, x0 + kPixels);
-        for (int32_t c = 0; c < channels; c++) {
-          const int64_t plane = planar + static_cast<int64_t>(c) * planes.plane;
-          const int64_t pixel = interleaved + c;
+      const int32_t first = task % parts * kTaskChannels, last = std::min(channels, first + kTaskChannels);
+      for (int32_t c = first; c < last; c += kTile) {
+        for (int32_t x = 0; x < width; x += kTile) {
+          const int32_t wide = std::min(kTile, width - x), deep = std::min(kTile, last - c);
+          const int64_t plane = planar + static_cast<int64_t>(c) * planes.plane + x;
+          const int64_t pixel = interleaved + static_cast<int64_t>(x) * channels + c;
           if (to_planar_) {
-            for (int32_t x = x0; x < x1; x++) to[plane + x] = from[pixel + static_cast<int64_t>(x) * channels];
+            Tile(from + pixel, channels, wide, deep, to + plane, planes.plane);
           } else {
-            for (int32_t x = x0; x < x1; x++) to[pixel + static_cast<int64_t>(x) * channels] = from[plane + x];
+            Tile(from + plane, planes.plane, deep, wide, to + pixel, channels);
           }
         }
       }
@@ -49,23 +54,33 @@ class Transpose : public Op {
   }
 
  private:
+  static void Tile(const float* from, int64_t from_row, int32_t rows, int32_t columns, float* to, int64_t to_row) {
+    float tile[kTile][kTile];
+    for (int32_t r = 0; r < rows; r++, from += from_row) {
+      for (int32_t c = 0; c < columns; c++) tile[c][r] = from[c];
+    }
+    for (int32_t c = 0; c < columns; c++, to += to_row) memcpy(to, tile[c], static_cast<size_t>(rows) * sizeof(float));
+  }
+
   bool to_planar_;
   Value image_;
 };
 
 class Copy : public Op {
  public:
-  Copy(int input, int output) : Op({input}, output) {}
+  Copy(int input, int output, int64_t first) : Op({input}, output), first_(first) {}
   const char* name() const override { return "copy"; }
   bool Prepare(const Graph& graph, const kernels::KernelTable&, int) override {
     bytes_ = static_cast<size_t>(Count(graph.value(output).dims)) * sizeof(float);
     return true;
   }
   void Run(const RunContext& context) const override {
-    if (context.data[output] != context.data[inputs[0]]) memcpy(context.data[output], context.data[inputs[0]], bytes_);
+    const float* from = context.data[inputs[0]] + first_;
+    if (context.data[output] != from) memcpy(context.data[output], from, bytes_);
   }
 
  private:
+  int64_t first_;
   size_t bytes_ = 0;
 };
 
@@ -132,7 +147,9 @@ std::unique_ptr<Op> MakeToPlanar(int input, int output) { return std::make_uniqu
 std::unique_ptr<Op> MakeToInterleaved(int input, int output) {
   return std::make_unique<Transpose>(input, output, false);
 }
-std::unique_ptr<Op> MakeCopy(int input, int output) { return std::make_unique<Copy>(input, output); }
+std::unique_ptr<Op> MakeCopy(int input, int output, int64_t first) {
+  return std::make_unique<Copy>(input, output, first);
+}
 std::unique_ptr<Op> MakeZeroBorder(int value) { return std::make_unique<ZeroBorder>(value); }
 
 }  // namespace graph

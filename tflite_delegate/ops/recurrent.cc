@@ -1,7 +1,6 @@
 // Block-sparse GRU and LSTM layers. The input's part of all steps is one matrix product ahead of the loop; a step is
 // then a product with the state, all gates at once, and the gates themselves.
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,6 +8,7 @@
 
 #include "tflite_delegate/format/recurrent.h"
 #include "tflite_delegate/graph/graph.h"
+#include "tflite_delegate/graph/layout_ops.h"
 #include "tflite_delegate/ops/conv.h"
 #include "tflite_delegate/ops/fully_connected.h"
 #include "tflite_delegate/ops/node.h"
@@ -162,77 +162,6 @@ class Recurrent : public graph::Op {
   int tasks_ = 1;
 };
 
-// The vectors [steps, batch, features] as planes, a feature each, or back. Graph's own transposition is made for few
-// channels: here a column of the matrix steps by a power of two more often than not, so that its numbers share a few
-// lines of the cache.
-class Transpose : public graph::Op {
- public:
-  Transpose(int input, int output, bool to_planes) : Op({input}, output), to_planes_(to_planes) {}
-  const char* name() const override { return to_planes_ ? "steps_to_planes" : "planes_to_steps"; }
-
-  bool Prepare(const graph::Graph& graph, const kernels::KernelTable&, int) override {
-    const graph::Value& image = graph.value(to_planes_ ? output : inputs[0]);
-    vectors_ = image.width();
-    features_ = image.channels();
-    planes_ = image.planes;
-    return true;
-  }
-
-  void Run(const graph::RunContext& context) const override {
-    context.pool->For((features_ + kTask - 1) / kTask, [&](int task) {
-      const int32_t last = std::min(features_, (task + 1) * kTask);
-      for (int32_t f = task * kTask; f < last; f += kTile) {
-        const int32_t features = std::min(kTile, last - f);
-        for (int32_t v = 0; v < vectors_; v += kTile) {
-          const int32_t vectors = std::min(kTile, vectors_ - v);
-          const int64_t in_steps = static_cast<int64_t>(v) * features_ + f;
-          const int64_t in_planes = planes_.origin + static_cast<int64_t>(f) * planes_.plane + v;
-          const float* from = context.data[inputs[0]];
-          float* to = context.data[output];
-          if (to_planes_) {
-            Tile(from + in_steps, features_, vectors, features, to + in_planes, planes_.plane);
-          } else {
-            Tile(from + in_planes, planes_.plane, features, vectors, to + in_steps, features_);
-          }
-        }
-      }
-    });
-  }
-
- private:
-  static constexpr int32_t kTile = 16, kTask = 128;
-
-  static void Tile(const float* from, int64_t from_row, int32_t rows, int32_t columns, float* to, int64_t to_row) {
-    float tile[kTile][kTile];
-    for (int32_t r = 0; r < rows; r++, from += from_row) {
-      for (int32_t c = 0; c < columns; c++) tile[c][r] = from[c];
-    }
-    for (int32_t c = 0; c < columns; c++, to += to_row) memcpy(to, tile[c], static_cast<size_t>(rows) * sizeof(float));
-  }
-
-  bool to_planes_;
-  int32_t vectors_ = 0, features_ = 0;
-  graph::Planes planes_;
-};
-
-// A run of a value's numbers.
-class Part : public graph::Op {
- public:
-  Part(int input, int output, int64_t first) : Op({input}, output), first_(first) {}
-  const char* name() const override { return "part"; }
-  bool Prepare(const graph::Graph& graph, const kernels::KernelTable&, int) override {
-    bytes_ = static_cast<size_t>(graph::Count(graph.value(output).dims)) * sizeof(float);
-    return true;
-  }
-  void Run(const graph::RunContext& context) const override {
-    memcpy(context.data[output], context.data[inputs[0]] + first_, bytes_);
-  }
-
- private:
-  int64_t first_;
-  size_t bytes_ = 0;
-};
-
 std::string Size(int64_t a, int64_t b) { return std::to_string(a) + " x " + std::to_string(b); }
 
 // Reads a matrix: dense, or block-sparse by its own options, which stand under `key`.
@@ -360,10 +289,10 @@ int AddInputProduct(graph::Graph* graph, int input, Weights kernel) {
   }
   const int planes = graph->AddValue({1, 1, vectors, in[2]}), product = graph->AddValue({1, 1, vectors, rows});
   const int output = graph->AddValue({in[0], in[1], rows}, true);
-  graph->AddOp(std::make_unique<Transpose>(input, planes, true));
+  graph->AddOp(graph::MakeToPlanar(input, planes));
   graph->AddOp(std::make_unique<Conv>(planes, product, ConvOptions(), graph::Border(), std::move(kernel), -kInfinity,
                                       kInfinity));
-  graph->AddOp(std::make_unique<Transpose>(product, output, false));
+  graph->AddOp(graph::MakeToInterleaved(product, output));
   return output;
 }
 
@@ -390,7 +319,7 @@ std::string Build(const Node& node, Builder* builder) {
   const int64_t floats = graph::Count(state);
   const auto part = [&](int value, const graph::Dims& dims, int64_t first) {
     const int output = graph.AddValue(dims, true);
-    graph.AddOp(std::make_unique<Part>(value, output, first));
+    graph.AddOp(graph::MakeCopy(value, output, first));
     return output;
   };
   graph::Dims all = sequence;
