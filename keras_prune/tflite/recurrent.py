@@ -15,6 +15,7 @@ import numpy as np
 from keras_prune.tflite import custom_options, flatbuffer
 from keras_prune.tflite.custom_options import CustomOptions, FormatError
 from keras_prune.tflite.encodings import ENCODINGS
+from keras_prune.tflite.loop_body import FIRST_STATE, SEQUENCE
 from keras_prune.tflite.loops import Loop, find_loops
 from keras_prune.tflite.operators import (
     FULLY_CONNECTED,
@@ -36,8 +37,6 @@ from keras_prune.tflite.planning import Site
 # Inputs: the steps' input, the matrices, the biases, the states. The cell is an LSTM's alone.
 INPUT, KERNEL, RECURRENT_KERNEL, CANDIDATE_KERNEL, BIAS, RECURRENT_BIAS, STATE, CELL = range(8)
 MATRICES = {"kernel": KERNEL, "recurrent_kernel": RECURRENT_KERNEL, "candidate_kernel": CANDIDATE_KERNEL}
-# The loop's outputs and inputs: two counters, the sequence, the states, the input.
-_SEQUENCE, _FIRST_STATE = 2, 3
 
 _METADATA = "keras_prune.subgraphs"
 
@@ -89,7 +88,7 @@ class Replacement:
         main, body = self._model.subgraphs[loop.subgraph], self._model.subgraphs[loop.body]
         operator = loop.operator
         before, after = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)
-        states = slice(_FIRST_STATE, -1)
+        states = slice(FIRST_STATE, -1)
         inputs = [before[-1], -1, -1, -1, -1, -1, *before[states]]
         options: dict[str, custom_options.Value] = {
             "version": VERSION,
@@ -115,8 +114,8 @@ class Replacement:
         if operator.opcodeIndex != _first_while(self._model):
             options["dense_opcode"] = int(operator.opcodeIndex)
         operator.inputs = np.array(inputs, np.int32)
-        operator.outputs = np.array([after[_SEQUENCE], *after[states]], np.int32)
-        if self._empty_sequence(main, before[_SEQUENCE]):
+        operator.outputs = np.array([after[SEQUENCE], *after[states]], np.int32)
+        if self._empty_sequence(main, before[SEQUENCE]):
             options["zero_sequence"] = True
         operator.opcodeIndex = custom_opcode(self._model, loop.custom_code)
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
@@ -297,7 +296,7 @@ def _restore_loop(model: Any, subgraph: Any, operator: Any) -> tuple[Any, int] |
     operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.WhileOptions, loop
     operator.customOptions = None
     empty = options.flag("zero_sequence") if "zero_sequence" in options else False
-    return (subgraph, int(carried["loop_inputs"][_SEQUENCE])) if empty else None
+    return (subgraph, int(carried["loop_inputs"][SEQUENCE])) if empty else None
 
 
 def _remove_tensors(subgraph: Any, added: set[int]) -> None:
