@@ -14,6 +14,38 @@ from typing import Any
 import numpy as np
 import pytest
 
+WITHOUT = "KERAS_PRUNE_WITHOUT_DELEGATE"
+"""Set to 1, tests that need the delegate's library are left out."""
+
+
+@pytest.fixture(scope="session")
+def library() -> Any:
+    """The delegate as built."""
+    from keras_prune.tflite import find_delegate_library
+
+    if os.environ.get(WITHOUT) == "1":
+        pytest.skip(f"{WITHOUT}=1")
+    try:
+        return find_delegate_library()
+    except FileNotFoundError as error:
+        pytest.fail(f"{error}; or set {WITHOUT}=1 to leave these tests out", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def levels(library: Any) -> list[str]:
+    """The kernel levels that this CPU has, "scalar" among them."""
+    from keras_prune.tflite import load_delegate
+
+    found = []
+    for level in ("scalar", "avx2", "avx512", "neon"):
+        try:
+            load_delegate(cpu=level, library=library)
+        except ValueError:
+            continue
+        found.append(level)
+    assert "scalar" in found
+    return found
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

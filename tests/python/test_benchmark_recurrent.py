@@ -21,10 +21,6 @@ def test_bytes_that_an_inference_reads(tmp_path):
     assert recurrent.weight_bytes(path) == (2 * 18 + recurrent.STEPS * 18, 36)
 
 
-def test_bandwidth_is_plausible():
-    assert 1e8 < recurrent.read_bandwidth(1 << 16, seconds=0.01) < 1e13
-
-
 def test_every_case_has_a_name_of_its_own():
     stems = [case.stem for case in recurrent.CASES]
     assert len(set(stems)) == len(stems)

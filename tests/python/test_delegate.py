@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from unittest import mock
 
 import keras
@@ -12,36 +11,11 @@ import reference_reader
 import sparse_matrices
 from dense_models import ModelBuilder, conv_model, fully_connected_model, run, run_dense, tflite
 
-from keras_prune.tflite import convert, densify, find_delegate_library, flatbuffer, load_delegate, planning
+from keras_prune.tflite import convert, densify, flatbuffer, load_delegate, planning
 from keras_prune.tflite.custom_options import build
 from keras_prune.tflite.encodings import ENCODINGS
 
-WITHOUT = "KERAS_PRUNE_WITHOUT_DELEGATE"
 EPSILON = float(np.finfo(np.float32).eps)
-
-
-@pytest.fixture(scope="module")
-def library():
-    if os.environ.get(WITHOUT) == "1":
-        pytest.skip(f"{WITHOUT}=1")
-    try:
-        return find_delegate_library()
-    except FileNotFoundError as error:
-        pytest.fail(f"{error}; or set {WITHOUT}=1 to leave these tests out", pytrace=False)
-
-
-@pytest.fixture(scope="module")
-def levels(library):
-    """The kernel levels that this CPU has, "scalar" among them."""
-    found = []
-    for level in ("scalar", "avx2", "avx512", "neon"):
-        try:
-            load_delegate(cpu=level, library=library)
-        except ValueError:
-            continue
-        found.append(level)
-    assert "scalar" in found
-    return found
 
 
 def sparse_interpreter(model: bytes, library, **options):

@@ -1,7 +1,5 @@
 """GRU and LSTM layers: recognised in the file, run by the delegate, turned back; against Keras and against NumPy."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -9,31 +7,11 @@ import reference_reader
 import sparse_matrices
 from dense_models import run, tflite
 
-from keras_prune.tflite import convert, densify, find_delegate_library, flatbuffer, inspect, load_delegate
+from keras_prune.tflite import convert, densify, flatbuffer, inspect, load_delegate
 from keras_prune.tflite.custom_options import FormatError, build
 from keras_prune.tflite.loops import find_loops
 
 L = keras.layers
-WITHOUT = "KERAS_PRUNE_WITHOUT_DELEGATE"
-
-
-@pytest.fixture(scope="module")
-def library():
-    if os.environ.get(WITHOUT) == "1":
-        pytest.skip(f"{WITHOUT}=1")
-    return find_delegate_library()
-
-
-@pytest.fixture(scope="module")
-def levels(library):
-    found = []
-    for level in ("scalar", "avx2", "avx512", "neon"):
-        try:
-            load_delegate(cpu=level, library=library)
-        except ValueError:
-            continue
-        found.append(level)
-    return found
 
 
 def run_sparse(model: bytes, library, *inputs: np.ndarray, **options) -> list[np.ndarray]:

@@ -391,8 +391,9 @@ def test_structures_are_values_under_their_names() -> None:
 
 def test_a_model_with_every_structure_is_converted_and_run() -> None:
     import keras
+    from conftest import WITHOUT
     from dense_models import run_dense
-    from test_delegate import WITHOUT, run_sparse
+    from test_delegate import run_sparse
 
     from keras_prune import convert, densify, sparsify
     from keras_prune.tflite import find_delegate_library, inspect
