@@ -7,7 +7,6 @@ build/bench/instructions.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import BENCH, CASES, Case, make_models
+from benchmarks.results import write_rows
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "bazel-aarch64-bin" / "tflite_delegate" / "libblock_sparse_delegate.so"
@@ -95,10 +95,7 @@ def main() -> int:
         millions = [f"{row[key] / 1e6:.1f} M" for key in ("dense", "dense_fmla", "sparse", "sparse_fmla")]
         table.add_row(row["model"], f"{row['sparsity']:.0%}", *millions, f"{row['share']:.3f}", aim)
     console.print(table)
-    target = arguments.output / "instructions.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "instructions.jsonl", rows)
     return 0
 
 

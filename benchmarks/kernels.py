@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import BENCH
+from benchmarks.results import write_rows
 
 ROOT = Path(__file__).parents[1]
 BINARY = ROOT / "bazel-bin" / "benchmarks" / "cpp" / "kernels"
@@ -24,14 +25,12 @@ BINARY = ROOT / "bazel-bin" / "benchmarks" / "cpp" / "kernels"
 
 def row(entry: dict[str, Any]) -> dict[str, Any]:
     """Take one of Google Benchmark's results apart."""
-    level, kernel, first, second, shape = entry["name"].split("/")[:5]
-    own = {"kernel": int(first), "stride": int(second)} if kernel == "depthwise" else {}
-    blocks = {} if kernel == "depthwise" else {"block": int(first), "tile": int(second)}
+    level, kind, first, second, shape = entry["name"].split("/")[:5]
+    names = ("kernel", "stride") if kind == "depthwise" else ("block", "tile")
     return {
         "cpu": level,
-        "kind": kernel,
-        **own,
-        **blocks,
+        "kind": kind,
+        **dict(zip(names, (int(first), int(second)), strict=True)),
         "shape": shape,
         "microseconds": round(entry["real_time"], 3),
         "gmacs": round(entry["gmacs"], 2),
@@ -76,10 +75,7 @@ def main() -> int:
     rows = [row(entry) for entry in json.loads(raw.read_text())["benchmarks"]]
     raw.unlink()
     Console(width=None if sys.stdout.isatty() else 120).print(shown(rows))
-    target = arguments.output / "kernels.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(found) + "\n" for found in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "kernels.jsonl", rows)
     return 0
 
 

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from rich.table import Table
 
 from benchmarks import models
 from benchmarks.page import replace_part
+from benchmarks.results import write_rows
 from benchmarks.turns import time_in_turns
+from demo.files import write
 
 BENCH = Path("build/bench")
 
@@ -90,13 +93,8 @@ def _make(case: Case, folder: Path) -> None:
     network = models.NETWORKS[case.model]
     keras_prune.sparsify(model, structure(case.structure), case.sparsity, network.layers, network.exclude)
     dense = keras_prune.convert(model, sparse=False)
-    for path, data in (
-        (folder / f"{case.stem}.dense.tflite", dense),
-        (folder / f"{case.stem}.tflite", keras_prune.convert(dense)),
-    ):
-        aside = path.with_suffix(".partial")
-        aside.write_bytes(data)
-        aside.rename(path)
+    write(folder / f"{case.stem}.dense.tflite", dense)
+    write(folder / f"{case.stem}.tflite", keras_prune.convert(dense))
 
 
 def interpreter(path: Path, threads: int, report: Path | None = None) -> Any:
@@ -119,6 +117,18 @@ def check_xnnpack(dense: Any, path: Path) -> None:
         raise RuntimeError(f"XNNPACK did not take {path.name}: the dense side would not be a fair one")
 
 
+def compare(sides: Sequence[Any], seconds: float, threads: int = 1) -> tuple[list[Any], list[list[float]]]:
+    """Run prepared interpreters on the same random input; returns their outputs, and the seconds of calls in turns."""
+    shape = sides[0].get_input_details()[0]["shape"]
+    source = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    outputs = []
+    for side in sides:
+        side.set_tensor(side.get_input_details()[0]["index"], source)
+        side.invoke()
+        outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
+    return outputs, time_in_turns([side.invoke for side in sides], seconds, threads)
+
+
 def measure(case: Case, threads: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
     """Figures of one case, one row a thread count."""
     dense_path, sparse_path = make_models(case, folder)
@@ -131,13 +141,7 @@ def _measure(case: Case, threads: int, seconds: float, dense_path: Path, sparse_
         sides = [interpreter(dense_path, threads), interpreter(sparse_path, threads, report)]
         claimed = json.loads(report.read_text())
     check_xnnpack(sides[0], dense_path)
-    image = np.random.default_rng(0).normal(size=sides[0].get_input_details()[0]["shape"]).astype(np.float32)
-    outputs = []
-    for side in sides:
-        side.set_tensor(side.get_input_details()[0]["index"], image)
-        side.invoke()
-        outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
-    times = time_in_turns([side.invoke for side in sides], seconds, threads)
+    outputs, times = compare(sides, seconds, threads)
     dense_ms, sparse_ms = (statistics.median(side) * 1e3 for side in times)
     return {
         "model": case.model,
@@ -255,11 +259,8 @@ def main() -> int:
             f"{row['nodes_claimed']}/{row['nodes_total']} in {row['partitions']}",
         )
     console.print(table)
-    target = arguments.output / "latency.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
-    plot(rows, target.with_suffix(".png"))
+    write_rows(arguments.output / "latency.jsonl", rows)
+    plot(rows, arguments.output / "latency.png")
     return 0
 
 

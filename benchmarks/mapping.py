@@ -7,7 +7,6 @@ in build/bench/latency-table.json; weights are random, so plans are of no use bu
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
+from benchmarks.results import write_rows
 from benchmarks.turns import time_in_turns
 
 BENCH = Path("build/bench")
@@ -93,13 +93,12 @@ def main() -> int:
     for (layer, structure), error in table.errors().items():
         console.print(f"{layer} {structure}: left out, {error.median:.1%} half, {error.worst_tenth:.1%} nine tenths")
     rows = []
-    target = arguments.output / "mapping.jsonl"
     shown = Table("model", "predicted ms", "measured ms", "error", "zeros", "plan s")
     for name in names:
         with console.status(name):
             row = run(name, arguments.target, table, arguments.seconds)
         rows.append(row)
-        target.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(arguments.output / "mapping.jsonl", rows)
         verdict = "" if abs(row["error"]) <= WITHIN else " MISSED"
         shown.add_row(
             name,

@@ -8,7 +8,6 @@ included. Prints a table and writes ``build/bench/metadata.jsonl``, one line a n
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
-from demo.files import write
+from benchmarks.results import write_rows
 from keras_prune import AlignedBlock, BlockPunched, BlockRowColumn, Pattern, Structure, UnalignedBlock
 
 NETWORKS = ("mobilenet_v1", "resnet50")
@@ -86,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "" if row["aim"] is None else f"{row['aim']:.0%} {'met' if met else 'MISSED'}",
         )
     console.print(table)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write(options.output, "".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(options.output, rows)
     return 0
 
 

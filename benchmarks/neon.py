@@ -7,7 +7,6 @@ table and writes JSON lines to build/bench/neon.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import BENCH
+from benchmarks.results import write_rows
 
 ROOT = Path(__file__).parents[1]
 OBJECT = ROOT / "bazel-aarch64-bin" / "tflite_delegate" / "_objs" / "kernels_neon" / "kernels_neon.pic.o"
@@ -91,11 +91,7 @@ def main() -> int:
         numbers = [str(row[key]) for key in ("block", "tile", "instructions", "fmla", "stack_accesses")]
         table.add_row(row["kernel"], *numbers, *(f"{t:.3f}" for t in row["cycles_per_fmla"].values()), aim)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    target = arguments.output / "neon.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "neon.jsonl", rows)
     return 0
 
 

@@ -7,7 +7,6 @@ since), one without. Prints a table of median step times and writes JSON lines t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.accuracy import resnet8
 from benchmarks.latency import BENCH
+from benchmarks.results import write_rows
 from demo.network import make_network
 from keras_prune import ConstantSparsity, Prune, UnalignedBlock
 
@@ -92,11 +92,7 @@ def main() -> int:
         aim = f"{AIM:.0%} {'met' if row['overhead'] <= AIM else 'MISSED'}"
         table.add_row(row["network"], *times, f"{row['overhead']:+.1%}", aim)
     console.print(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    target = arguments.output / "overhead.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "overhead.jsonl", rows)
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demo.files import write
+
 
 def replace_part(page: Path, name: str, command: str, content: str) -> None:
     """Put content between a page's two markers; the page is written aside and renamed.
@@ -22,6 +24,4 @@ def replace_part(page: Path, name: str, command: str, content: str) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{page} has no lines {begin!r} and {end!r}, between which the table would stand")
-    aside = page.with_name(page.name + ".partial")
-    aside.write_text(f"{before}{begin}\n{content}{end}{after}")
-    aside.rename(page)
+    write(page, f"{before}{begin}\n{content}{end}{after}")

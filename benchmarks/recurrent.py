@@ -27,9 +27,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.latency import BENCH, check_xnnpack, cpu_name, interpreter
+from benchmarks.latency import BENCH, check_xnnpack, compare, cpu_name, interpreter
 from benchmarks.page import replace_part
-from benchmarks.turns import time_in_turns
+from benchmarks.results import write_rows
+from demo.files import write
 
 STEPS, FEATURES = 50, 39
 """As of a second of speech in windows of 20 ms: 13 cepstral coefficients and their first and second differences."""
@@ -113,18 +114,12 @@ def _make(case: Case, folder: Path) -> None:
         if weight.path.endswith("kernel"):
             weight.assign(weight * np.float32(case.compression**0.5))
     dense = keras_prune.convert(model, sparse=False)
-    _write(folder / f"{case.stem}.dense.tflite", dense)
-    _write(folder / f"{case.stem}.tflite", keras_prune.convert(dense))
+    write(folder / f"{case.stem}.dense.tflite", dense)
+    write(folder / f"{case.stem}.tflite", keras_prune.convert(dense))
     if case.model != "dense_2048" and len(dense) * STEPS < WORTH_UNROLLING:
         unrolled = build(case.model, unroll=True)
         unrolled.set_weights(model.get_weights())
-        _write(folder / f"{case.stem}.unrolled.tflite", keras_prune.convert(unrolled, sparse=False))
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_suffix(".partial")
-    aside.write_bytes(data)
-    aside.rename(path)
+        write(folder / f"{case.stem}.unrolled.tflite", keras_prune.convert(unrolled, sparse=False))
 
 
 def make_models(case: Case, folder: Path) -> None:
@@ -181,13 +176,7 @@ def measure(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
         # A loop's body is a graph of its own, at which nobody can look from here.
         if "WHILE" not in {op["op_name"] for op in side._get_ops_details()}:
             check_xnnpack(side, path)
-    source = np.random.default_rng(0).normal(size=sides[0].get_input_details()[0]["shape"]).astype(np.float32)
-    outputs = []
-    for side in sides:
-        side.set_tensor(side.get_input_details()[0]["index"], source)
-        side.invoke()
-        outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
-    times = time_in_turns([side.invoke for side in sides], seconds)
+    outputs, times = compare(sides, seconds)
     *dense, sparse = (statistics.median(side) for side in times)
     read, largest = weight_bytes(sparse_path)
     bandwidth = read_bandwidth(largest)
@@ -275,10 +264,7 @@ def main() -> int:
         )
         console.print(f"{case.stem}: {row['dense_ms']:.2f} ms dense, {row['sparse_ms']:.2f} ms sparse")
     console.print(table)
-    target = arguments.output / "recurrent.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "recurrent.jsonl", rows)
     return 0
 
 

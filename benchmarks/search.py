@@ -359,8 +359,8 @@ def verdicts(groups: dict[str, dict[int, Row]]) -> list[str]:
             continue
         parts = []
         for other in filter(None, (RULES if RULES in groups else None, best)):
-            gains = [groups_row["accuracy"] - groups[other][seed]["accuracy"]
-                     for seed, groups_row in group.items() if seed in groups[other]]  # fmt: skip
+            against = groups[other]
+            gains = [row["accuracy"] - against[seed]["accuracy"] for seed, row in group.items() if seed in against]
             if not gains:
                 continue
             won = sum(gain > 0 for gain in gains)
@@ -375,9 +375,7 @@ def text_plot(rows: Sequence[Row], width: int = 64, height: int = 16) -> str:
     """Plot mean accuracy against predicted latency with a letter for each plan; the upper left is best."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        name = "single" if row["method"] == SINGLE else f"{row['method']} {row['detail']}".strip()
-        key = name if name != "single" else f"single {row['detail']}"
-        groups.setdefault((key, row["target"]), []).append(row)
+        groups.setdefault((f"{row['method']} {row['detail']}".strip(), row["target"]), []).append(row)
     letters = {RULES: "R", f"{SEARCH} policy_gradient": "P", f"{SEARCH} bayesian": "B"}
     marks = []
     for (name, _), own in groups.items():

@@ -9,7 +9,6 @@ ResNet-50 that are pruned by default too, in lines whose rows and columns are 0 
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import statistics
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.results import write_rows
 from keras_prune import AlignedBlock, Structure, UnalignedBlock
 
 Matrix = npt.NDArray[np.float32]
@@ -102,10 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 cells = "".join(f"{x['seconds']:>10.3f}s{x['retained_over_optimal']:>9.4f}" for x in found)
                 print(f"{title:>14} {block:>5} {sparsity:>5}  {cells}", flush=True)
 
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    aside = options.output.with_suffix(".part")
-    aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    aside.replace(options.output)
+    write_rows(options.output, lines)
     print(f"wrote {options.output}")
     return 0
 

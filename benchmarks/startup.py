@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import BENCH, CASES, Case, make_models
+from benchmarks.results import write_rows
 
 DEFAULT = ("mobilenet_v1-unaligned_block-80", "mobilenet_v2-unaligned_block-80", "resnet50-unaligned_block-80")
 ROUNDS = 7
@@ -82,11 +83,7 @@ def main() -> int:
         memory = f"{row['dense_mb']:.1f} MB", f"{row['sparse_mb']:.1f} MB"
         table.add_row(row["model"], f"{row['sparsity']:.0%}", *times, *memory)
     console.print(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    target = arguments.output / "startup.jsonl"
-    aside = target.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    aside.rename(target)
+    write_rows(arguments.output / "startup.jsonl", rows)
     return 0
 
 

@@ -97,7 +97,7 @@ void Measure(benchmark::State& state, const Peak& peak, double multiply_adds, co
   state.counters["gmacs"] = Median(std::move(rates));
 }
 
-// Memory in large pages where there are any, as the delegate's arena is, and on a cache line.
+// The same in every run.
 std::vector<float> Floats(size_t count) {
   std::vector<float> values(count);
   std::mt19937 random(1);
