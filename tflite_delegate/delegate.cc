@@ -19,7 +19,7 @@ namespace {
 struct Delegate {
   TfLiteDelegate base;  // first, so that a pointer to one is a pointer to the other
   DelegateOptions options;
-  std::unique_ptr<graph::ThreadPool> pool;
+  std::shared_ptr<graph::ThreadPool> pool;
 };
 
 TfLiteRegistration StretchRegistration() {
@@ -29,7 +29,7 @@ TfLiteRegistration StretchRegistration() {
   registration.init = [](TfLiteContext* context, const char* buffer, size_t) -> void* {
     const auto* params = reinterpret_cast<const TfLiteDelegateParams*>(buffer);
     const auto* delegate = static_cast<const Delegate*>(params->delegate->data_);
-    return Stretch::Create(context, *params, delegate->options, delegate->pool.get()).release();
+    return Stretch::Create(context, *params, delegate->options, delegate->pool).release();
   };
   registration.free = [](TfLiteContext*, void* data) { delete static_cast<Stretch*>(data); };
   registration.prepare = [](TfLiteContext* context, TfLiteNode* node) {
@@ -157,8 +157,12 @@ TfLiteDelegate* CreateDelegate(const DelegateOptions& options) {
   // Without it the runtime prepares every op before it asks the delegate, and stumbles over ours.
   delegate->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
   delegate->options = options;
-  delegate->pool = std::make_unique<graph::ThreadPool>(options.num_threads);
+  delegate->pool = std::make_shared<graph::ThreadPool>(options.num_threads);
   return &delegate.release()->base;
+}
+
+const char* CpuLevel(const TfLiteDelegate* delegate) {
+  return static_cast<const Delegate*>(delegate->data_)->options.kernels->name;
 }
 
 void DestroyDelegate(TfLiteDelegate* delegate) {

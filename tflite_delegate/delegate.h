@@ -10,7 +10,10 @@ namespace block_sparse {
 constexpr char kVersion[] = "0.1.0";
 
 TfLiteDelegate* CreateDelegate(const DelegateOptions& options);
-void DestroyDelegate(TfLiteDelegate* delegate);  // null is fine
+// Null is fine. Interpreters that it was applied to run on without it; it must not be applied to them again.
+void DestroyDelegate(TfLiteDelegate* delegate);
+// The kernels that the delegate uses: what the option `cpu` came to on this CPU.
+const char* CpuLevel(const TfLiteDelegate* delegate);
 
 }  // namespace block_sparse
 

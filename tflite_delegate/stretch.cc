@@ -1,14 +1,15 @@
 #include "tflite_delegate/stretch.h"
 
 #include <string>
+#include <utility>
 
 #include "tflite_delegate/log.h"
 
 namespace block_sparse {
 
 std::unique_ptr<Stretch> Stretch::Create(TfLiteContext* context, const TfLiteDelegateParams& params,
-                                         const DelegateOptions& options, graph::ThreadPool* pool) {
-  std::unique_ptr<Stretch> stretch(new Stretch(options, pool));
+                                         const DelegateOptions& options, std::shared_ptr<graph::ThreadPool> pool) {
+  std::unique_ptr<Stretch> stretch(new Stretch(options, std::move(pool)));
   const TfLiteIntArray* nodes = params.nodes_to_replace;
   for (int i = 0; i < nodes->size; i++) {
     TfLiteNode* node = nullptr;
@@ -106,7 +107,7 @@ TfLiteStatus Stretch::Invoke(TfLiteContext* context) {
     output_data_[i] = static_cast<float*>(context->tensors[outputs_[i]].data.data);
     if (output_data_[i] == nullptr) return kTfLiteError;
   }
-  graph_->Run(input_data_.data(), output_data_.data(), pool_);
+  graph_->Run(input_data_.data(), output_data_.data(), pool_.get());
   return kTfLiteOk;
 }
 

@@ -3,6 +3,7 @@
 #define TFLITE_DELEGATE_STRETCH_H_
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "tensorflow/lite/core/c/common.h"
@@ -17,7 +18,7 @@ class Stretch {
  public:
   // Null if the runtime does not let its nodes be seen.
   static std::unique_ptr<Stretch> Create(TfLiteContext* context, const TfLiteDelegateParams& params,
-                                         const DelegateOptions& options, graph::ThreadPool* pool);
+                                         const DelegateOptions& options, std::shared_ptr<graph::ThreadPool> pool);
   ~Stretch();
 
   // Builds and prepares the internal graph if the inputs' shapes are not those it was built for.
@@ -25,12 +26,13 @@ class Stretch {
   TfLiteStatus Invoke(TfLiteContext* context);
 
  private:
-  Stretch(const DelegateOptions& options, graph::ThreadPool* pool) : options_(options), pool_(pool) {}
+  Stretch(const DelegateOptions& options, std::shared_ptr<graph::ThreadPool> pool)
+      : options_(options), pool_(std::move(pool)) {}
   bool BuiltFor(const TfLiteContext* context) const;
   TfLiteStatus Build(TfLiteContext* context);
 
   DelegateOptions options_;
-  graph::ThreadPool* pool_;
+  std::shared_ptr<graph::ThreadPool> pool_;  // outlives a delegate that is destroyed before the interpreter
   std::vector<ops::Node> nodes_;
   std::vector<int> inputs_, outputs_;  // tensors; inputs without the constants
   std::vector<graph::Dims> built_for_;

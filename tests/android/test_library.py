@@ -20,11 +20,13 @@ BUILT = ROOT / "bazel-android-arm64-bin" / "tflite_delegate"
 EXPORTS = {
     "libblock_sparse_delegate.so": {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"},
     "java/libblock_sparse_delegate_jni.so": {
-        f"Java_blocksparse_tflite_BlockSparseDelegate_{method}" for method in ("create", "destroy")
+        f"Java_blocksparse_tflite_BlockSparseDelegate_{method}" for method in ("cpuLevel", "create", "destroy")
     },
 }
 LARGEST_FILE = 600_000
 PAGE = 16 * 1024
+
+needs_bazel = pytest.mark.skipif(not shutil.which("bazel") and not Path("/usr/bin/bazel-4").exists(), reason="no Bazel")
 
 
 def android_functions() -> set[str]:
@@ -128,22 +130,31 @@ def test_it_runs_a_model_as_the_reference_kernels_do(tmp_path):
             np.testing.assert_allclose(results[setting], results["dense"], rtol=1e-4, atol=1e-6)
 
 
-def refusal(ndk: str | None) -> str:
+def bazel(ndk: str | None, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "ANDROID_NDK_HOME"}
     if ndk is not None:
         environment["ANDROID_NDK_HOME"] = ndk
-    done = subprocess.run(
-        [str(ROOT / "tools" / "bazel"), "query", "@android_toolchains//:all"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
+    return subprocess.run(
+        [str(ROOT / "tools" / "bazel"), *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
+
+
+def refusal(ndk: str | None) -> str:
+    done = bazel(ndk, "query", "@android_toolchains//:all")
     assert done.returncode != 0
     return done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("bazel") and not Path("/usr/bin/bazel-4").exists(), reason="no Bazel")
+@needs_bazel
+def test_the_emulators_build_finds_its_toolchain():
+    ndk = os.environ.get("ANDROID_NDK_HOME") or str(ROOT / "build" / "android-ndk")
+    done = bazel(
+        ndk, "build", "--nobuild", "--config=android_x86_64", "--symlink_prefix=/", "//tflite_delegate/java:aar"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_bazel
 def test_a_missing_or_old_ndk_is_named(tmp_path):
     assert "ANDROID_NDK_HOME is not set: a build for Android needs the NDK, r26 or later" in refusal(None)
     nowhere = str(tmp_path / "nowhere")
@@ -152,3 +163,9 @@ def test_a_missing_or_old_ndk_is_named(tmp_path):
     assert f'ANDROID_NDK_HOME is "{tmp_path}", NDK r25: r26 or later is needed' in refusal(str(tmp_path))
     (tmp_path / "source.properties").write_text("Pkg.Desc = Android NDK\nPkg.Revision = 27.0.12077973\n")
     assert "which holds no compiler for this system" in refusal(str(tmp_path))
+    prebuilt = tmp_path / "toolchains" / "llvm" / "prebuilt" / "linux-x86_64"
+    (prebuilt / "bin").mkdir(parents=True)
+    (prebuilt / "bin" / "clang").touch()
+    libraries = prebuilt / "sysroot" / "usr" / "lib" / "aarch64-linux-android"
+    (libraries / "35").mkdir(parents=True)
+    assert f"which has no libraries of API 26 (Android 8.0) in {libraries}" in refusal(str(tmp_path))

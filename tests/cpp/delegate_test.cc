@@ -57,7 +57,11 @@ TEST(Plugin, GoodOptions) {
   for (const char* flag : {"0", "1", "true", "false"}) EXPECT_NE(Create({{"verbose", flag}}), nullptr);
   EXPECT_NE(Create({{"cpu", "auto"}}), nullptr);
   EXPECT_NE(Create({{"cpu", "scalar"}}), nullptr);
-  for (const kernels::KernelTable* level : Levels()) EXPECT_NE(Create({{"cpu", level->name}}), nullptr) << level->name;
+  for (const kernels::KernelTable* level : Levels()) {
+    const DelegatePointer delegate = Create({{"cpu", level->name}});
+    ASSERT_NE(delegate, nullptr) << level->name;
+    EXPECT_STREQ(CpuLevel(delegate.get()), level->name);
+  }
   EXPECT_NE(Create({{"num_threads", "2"}, {"cpu", "scalar"}, {"verbose", "1"}, {"num_threads", "3"}}), nullptr);
   EXPECT_EQ(reported, "");
 }
@@ -319,6 +323,27 @@ TEST_F(DelegateTest, OneDelegateForTwoModels) {
   const std::vector<float> x(12, 1.0f);
   ASSERT_EQ(runtime_.Invoke({{input, x}}), kTfLiteOk);
   EXPECT_EQ(runtime_.values(output), Exact(x, {1, 2, 2, kChannels}));
+}
+
+TEST_F(DelegateTest, RunsOnAfterTheDelegateIsDestroyed) {
+  for (const char* threads : {"1", "3"}) {
+    DelegatePointer delegate = Create({{"num_threads", threads}});
+    FakeRuntime runtime;
+    const int input = runtime.Tensor({1, 2, 5, kChannels}), output = runtime.Tensor({1, 2, 5, kRows});
+    const int values = runtime.Constant({2}, {2.0f, -3.0f}), bias = runtime.Constant({kRows}, {0, 1, 2, 3, 4, 5});
+    runtime.Custom("BlockSparseConv2D", ConvOptions(0, 1, 0), {input, values, bias}, {output});
+    runtime.Output(output);
+    ASSERT_EQ(runtime.Apply(delegate.get()), kTfLiteOk) << runtime.errors;
+    ASSERT_EQ(runtime.Allocate(), kTfLiteOk) << runtime.errors;
+    delegate.reset();
+    for (const FakeRuntime::Dims& dims : {FakeRuntime::Dims{1, 2, 5, kChannels}, {1, 4, 3, kChannels}}) {
+      runtime.Resize(input, dims);
+      ASSERT_EQ(runtime.Allocate(), kTfLiteOk) << runtime.errors;
+      const std::vector<float> x(static_cast<size_t>(dims[1]) * dims[2] * kChannels, 1.5f);
+      ASSERT_EQ(runtime.Invoke({{input, x}}), kTfLiteOk);
+      EXPECT_EQ(runtime.values(output), Exact(x, dims));
+    }
+  }
 }
 
 TEST_F(DelegateTest, WritesAReport) {

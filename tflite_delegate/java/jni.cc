@@ -56,6 +56,10 @@ JNIEXPORT jlong JNICALL Java_blocksparse_tflite_BlockSparseDelegate_create(JNIEn
   return reinterpret_cast<jlong>(delegate);
 }
 
+JNIEXPORT jstring JNICALL Java_blocksparse_tflite_BlockSparseDelegate_cpuLevel(JNIEnv* env, jclass, jlong handle) {
+  return env->NewStringUTF(block_sparse::CpuLevel(reinterpret_cast<TfLiteDelegate*>(handle)));
+}
+
 JNIEXPORT void JNICALL Java_blocksparse_tflite_BlockSparseDelegate_destroy(JNIEnv*, jclass, jlong handle) {
   block_sparse::DestroyDelegate(reinterpret_cast<TfLiteDelegate*>(handle));
 }

@@ -111,6 +111,11 @@ def _prebuilt(repository_ctx, ndk):
     folder = ndk.get_child("toolchains").get_child("llvm").get_child("prebuilt").get_child(system + "-x86_64")
     if not folder.get_child("bin").get_child("clang").exists:
         fail("ANDROID_NDK_HOME is \"%s\", which holds no compiler for this system (%s). %s" % (ndk, folder, _HELP))
+    for cpu in _CPUS.values():
+        libraries = folder.get_child("sysroot").get_child("usr").get_child("lib").get_child(cpu + "-linux-android")
+        if libraries.exists and not libraries.get_child(str(_API)).exists:
+            fail("ANDROID_NDK_HOME is \"%s\", which has no libraries of API %d (Android 8.0) in %s. %s" %
+                 (ndk, _API, libraries, _HELP))
     return folder
 
 def _implementation(repository_ctx):

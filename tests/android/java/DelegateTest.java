@@ -27,6 +27,7 @@ public final class DelegateTest {
     tests.put("closed_twice", DelegateTest::closedTwice);
     tests.put("closed_by_many_threads", DelegateTest::closedByManyThreads);
     tests.put("use_after_close", DelegateTest::useAfterClose);
+    tests.put("closed_before_the_interpreter", DelegateTest::closedBeforeTheInterpreter);
     tests.put("bad_options", DelegateTest::badOptions);
     tests.put("every_level", DelegateTest::everyLevel);
     tests.put("model_without_delegate", DelegateTest::modelWithoutDelegate);
@@ -105,6 +106,22 @@ public final class DelegateTest {
     check(message.contains("closed"), message);
     Interpreter.Options withClosed = new Interpreter.Options().addDelegate(delegate);
     message(IllegalStateException.class, () -> new Interpreter(file("sparse.tflite"), withClosed));
+    message(IllegalStateException.class, delegate::getCpuLevel);
+  }
+
+  private static void closedBeforeTheInterpreter() throws Exception {
+    float[] expected = floats("expected.f32");
+    for (int threads = 1; threads <= 3; threads++) {
+      BlockSparseDelegate delegate = new BlockSparseDelegate(options().setNumThreads(threads));
+      Interpreter.Options options = new Interpreter.Options().addDelegate(delegate);
+      try (Interpreter interpreter = new Interpreter(file("sparse.tflite"), options)) {
+        delegate.close();
+        checkClose(run(interpreter), expected);
+        interpreter.resizeInput(0, interpreter.getInputTensor(0).shape());
+        interpreter.allocateTensors();
+        checkClose(run(interpreter), expected);
+      }
+    }
   }
 
   private static void badOptions() throws Exception {
@@ -128,6 +145,8 @@ public final class DelegateTest {
     check(levels.length >= 2, message);
     for (String level : levels) {
       try (BlockSparseDelegate delegate = new BlockSparseDelegate(options().setCpuLevel(level))) {
+        String used = delegate.getCpuLevel();
+        check(level.equals("auto") ? Arrays.asList(levels).indexOf(used) > 0 : used.equals(level), level + ": " + used);
         checkClose(run(delegate), expected);
       }
     }
@@ -169,16 +188,20 @@ public final class DelegateTest {
   private static float[] run(Delegate delegate) throws Exception {
     Interpreter.Options options = new Interpreter.Options().addDelegate(delegate);
     try (Interpreter interpreter = new Interpreter(file("sparse.tflite"), options)) {
-      byte[] bytes = Files.readAllBytes(folder.resolve("input.f32"));
-      ByteBuffer input = ByteBuffer.allocateDirect(bytes.length).order(ByteOrder.nativeOrder());
-      input.put(bytes);
-      float[][] output = new float[1][interpreter.getOutputTensor(0).numElements()];
-      for (int repeat = 0; repeat < 2; repeat++) {
-        input.rewind();
-        interpreter.run(input, output);
-      }
-      return output[0];
+      return run(interpreter);
     }
+  }
+
+  private static float[] run(Interpreter interpreter) throws Exception {
+    byte[] bytes = Files.readAllBytes(folder.resolve("input.f32"));
+    ByteBuffer input = ByteBuffer.allocateDirect(bytes.length).order(ByteOrder.nativeOrder());
+    input.put(bytes);
+    float[][] output = new float[1][interpreter.getOutputTensor(0).numElements()];
+    for (int repeat = 0; repeat < 2; repeat++) {
+      input.rewind();
+      interpreter.run(input, output);
+    }
+    return output[0];
   }
 
   private static void checkClose(float[] got, float[] expected) {

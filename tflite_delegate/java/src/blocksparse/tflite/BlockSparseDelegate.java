@@ -10,8 +10,8 @@ import org.tensorflow.lite.Delegate;
  * Interpreter interpreter = new Interpreter(model, new Interpreter.Options().addDelegate(delegate));
  * }</pre>
  *
- * <p>The delegate is to be closed after the interpreters that use it, never before. One delegate may serve several
- * interpreters. All methods may be called from any thread.
+ * <p>One delegate may serve several interpreters. It may be closed as soon as they are made: they keep what they need of
+ * it, and run on. All methods may be called from any thread.
  */
 public final class BlockSparseDelegate implements Delegate, AutoCloseable {
   /** How a delegate computes. What is not set is left to the delegate. */
@@ -79,6 +79,15 @@ public final class BlockSparseDelegate implements Delegate, AutoCloseable {
     return handle;
   }
 
+  /**
+   * The kernels that it uses, which is what "auto" came to on this CPU: "scalar", "neon", "avx2" or "avx512".
+   *
+   * @throws IllegalStateException if the delegate is closed
+   */
+  public synchronized String getCpuLevel() {
+    return cpuLevel(getNativeHandle());
+  }
+
   /** Frees the delegate. A second call does nothing. */
   @Override
   public synchronized void close() {
@@ -90,6 +99,8 @@ public final class BlockSparseDelegate implements Delegate, AutoCloseable {
   }
 
   private static native long create(String[] keys, String[] values);
+
+  private static native String cpuLevel(long handle);
 
   private static native void destroy(long handle);
 }
