@@ -17,8 +17,9 @@ python3 -m zipfile -e "$jars/tensorflow-lite.aar" "$work/tflite"
 python3 -m zipfile -e "$jars/tensorflow-lite-api.aar" "$work/api"
 libraries=("$work/delegate/classes.jar" "$work/tflite/classes.jar" "$work/api/classes.jar")
 
-sed 's/<manifest /<manifest package="blocksparse.demo" android:versionCode="1" android:versionName="0.1.0" /' \
-  "$main/AndroidManifest.xml" > "$work/AndroidManifest.xml"
+# The libraries are packed, and Android unpacks them as it installs: zipalign here aligns to 4 bytes, not to pages.
+sed -e 's/<manifest /<manifest package="blocksparse.demo" android:versionCode="1" android:versionName="0.1.0" /' \
+  -e 's/<application$/<application android:extractNativeLibs="true"/' "$main/AndroidManifest.xml" > "$work/AndroidManifest.xml"
 aapt package -f -m -J "$work/generated" -F "$work/app.apk" -M "$work/AndroidManifest.xml" -S "$main/res" -A "$assets" \
   -I "$framework" -0 tflite --min-sdk-version 26 --target-sdk-version 29
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -88,6 +89,26 @@ def test_what_it_holds(apk, assets):
     # What a file of the app's own needs must be in it, or in Android from API 26 on.
     assert b"Lorg/tensorflow/lite/Interpreter;" in code
     assert b"Ljava/lang/invoke/LambdaMetafactory;" not in code
+
+
+def test_gradles_project_is_of_the_same_versions():
+    """Gradle's plugin for Android is in no registry that tests may use; what its files say can be held to the rest."""
+    demo = ROOT / "android_demo"
+    app = (demo / "app" / "build.gradle").read_text()
+    workspace = (ROOT / "WORKSPACE").read_text()
+    for version in re.findall(r"'org\.tensorflow:tensorflow-lite:(.+)'", app):
+        assert f'"org.tensorflow:tensorflow-lite:{version}"' in workspace
+    assert "include ':app'" in (demo / "settings.gradle").read_text()
+    script = (demo / "build_apk.sh").read_text()
+    for gradle, aapt in (
+        ("applicationId 'blocksparse.demo'", 'package="blocksparse.demo"'),
+        ("versionName '0.1.0'", 'android:versionName="0.1.0"'),
+        ("minSdk 26", "--min-sdk-version 26"),
+    ):
+        assert gradle in app and aapt in script
+    # https://developer.android.com/build/releases/past-releases/agp-8-5-0-release-notes
+    assert "'com.android.application' version '8.5." in (demo / "build.gradle").read_text()
+    assert "/gradle-8.7-bin.zip" in (demo / "gradle" / "wrapper" / "gradle-wrapper.properties").read_text()
 
 
 def test_missing_models_are_named(tmp_path):

@@ -111,10 +111,10 @@ public final class DemoTest {
     Latency.Summary sparse = new Latency.Summary(new long[] {1600000});
     String text =
         Report.text(
-            "Maker Phone", "auto", Arrays.asList(new Latency.Row(1, dense, sparse), new Latency.Row(2, sparse, dense)));
+            "Maker Phone", "neon", Arrays.asList(new Latency.Row(1, dense, sparse), new Latency.Row(2, sparse, dense)));
     check(
         text.equals(
-            "Maker Phone, kernels: auto\n"
+            "Maker Phone, kernels: neon\n"
                 + "median and 90th percentile of an inference, ms\n"
                 + "1 thread: dense 4.000 (4.000), block-sparse 1.600 (1.600), 2.50 times faster\n"
                 + "2 threads: dense 1.600 (1.600), block-sparse 4.000 (4.000), 0.40 times faster\n"),
@@ -138,6 +138,9 @@ public final class DemoTest {
     fails(() -> new Classifier(model("broken.tflite"), false, 1), "");
     fails(() -> new Classifier(model("sparse.tflite"), false, 1), "custom op");
     fails(() -> new Classifier(model("sparse.tflite"), true, 65), "num_threads");
+    try (Classifier dense = new Classifier(model("dense.tflite"), false, 1)) {
+      check(dense.cpuLevel() == null, "a dense model's kernels: " + dense.cpuLevel());
+    }
     try (Classifier sparse = new Classifier(model("sparse.tflite"), true, 1)) {
       fails(() -> sparse.classify(new float[5]), "an image of 5 pixels; expected");
     }
@@ -168,6 +171,7 @@ public final class DemoTest {
       check(rows.get(i).dense.medianMs > 0 && rows.get(i).sparse.p90Ms > 0, "times");
     }
     check(told.get() == rows.size() + 1, "told " + told.get() + " times");
+    check(Arrays.asList("avx2", "avx512", "scalar").contains(measurement.cpuLevel()), measurement.cpuLevel());
   }
 
   private static void cancelledMeasurement() throws Exception {

@@ -116,7 +116,9 @@ public final class ScreenTest {
     ShadowContextWrapper shadow = Shadow.extract(controller.get());
     Intent chosen = shadow.getNextStartedActivity();
     Intent sent = chosen.getParcelableExtra(Intent.EXTRA_INTENT);
-    assertTrue(sent.getStringExtra(Intent.EXTRA_TEXT).contains("4 threads: dense "));
+    String shared = sent.getStringExtra(Intent.EXTRA_TEXT);
+    assertTrue(shared, shared.contains("4 threads: dense "));
+    assertTrue(shared, shared.matches("(?s).*, Android \\S+, kernels: (avx2|avx512|scalar)\n.*"));
   }
 
   @Test

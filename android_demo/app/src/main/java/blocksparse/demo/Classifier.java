@@ -65,6 +65,11 @@ final class Classifier implements AutoCloseable {
     interpreter.run(input, scores);
   }
 
+  /** The kernels that the delegate uses; null for a dense model. */
+  String cpuLevel() {
+    return delegate == null ? null : delegate.getCpuLevel();
+  }
+
   @Override
   public void close() {
     interpreter.close();

@@ -22,7 +22,6 @@ import java.util.List;
 
 /** Shows what both models see in an image, and how long each takes. */
 public final class MainActivity extends Activity {
-  private static final String CPU_LEVEL = "auto";
   private static final String IMAGES = "samples"; // files NUMBER_CLASS.png; Android itself has some in "images"
 
   /** What a rotation does not end. */
@@ -211,7 +210,7 @@ public final class MainActivity extends Activity {
     bars.show(rows);
     measure.setText(measurement.running() ? R.string.stop : R.string.measure);
     share.setEnabled(!rows.isEmpty());
-    String text = rows.isEmpty() ? "" : Report.text(device(), CPU_LEVEL, rows);
+    String text = rows.isEmpty() ? "" : Report.text(device(), measurement.cpuLevel(), rows);
     if (measurement.error() != null) {
       text += getString(R.string.failed, measurement.error());
     } else if (state.stoppedUnseen) {
@@ -223,7 +222,8 @@ public final class MainActivity extends Activity {
   private void shareResults() {
     Intent send = new Intent(Intent.ACTION_SEND);
     send.setType("text/plain");
-    send.putExtra(Intent.EXTRA_TEXT, Report.text(device(), CPU_LEVEL, state.measurement.rows()));
+    Measurement measurement = state.measurement;
+    send.putExtra(Intent.EXTRA_TEXT, Report.text(device(), measurement.cpuLevel(), measurement.rows()));
     startActivity(Intent.createChooser(send, getString(R.string.share)));
   }
 

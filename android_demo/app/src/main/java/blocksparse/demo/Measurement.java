@@ -20,6 +20,7 @@ final class Measurement {
   private final List<Latency.Row> rows = new ArrayList<Latency.Row>();
   private Listener listener;
   private String error;
+  private String cpuLevel;
   private boolean running;
   private volatile boolean cancelled;
 
@@ -30,6 +31,11 @@ final class Measurement {
   /** Why it failed, or null. */
   synchronized String error() {
     return error;
+  }
+
+  /** The kernels that the delegate used last; null before the first measurement. */
+  synchronized String cpuLevel() {
+    return cpuLevel;
   }
 
   synchronized boolean running() {
@@ -96,6 +102,9 @@ final class Measurement {
         final Classifier other = new Classifier(sparse, true, threads)) {
       one.classify(pixels);
       other.classify(pixels);
+      synchronized (this) {
+        cpuLevel = other.cpuLevel();
+      }
       return Latency.inTurns(
           threads,
           new Runnable() {
