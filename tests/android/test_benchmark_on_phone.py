@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,25 @@ def test_what_is_asked_of_the_phone(desk):
     assert shell[-1] == f"rm -r {FOLDER}"
     thermal = [i for i, command in enumerate(shell) if command == "dumpsys thermalservice"]
     assert len(thermal) == 2 and thermal[0] < shell.index(dense) and shell.index(sparse) < thermal[1]
+
+
+def test_the_commands_of_the_page_are_the_scripts(desk):
+    desk.run("--cpus", "4-7", "--rounds", "1")
+    calls = desk.calls()
+    asked = {call[1] for call in calls if call[0] == "shell"}
+    page = (ROOT / "docs" / "android.md").read_text().replace("\\\n", "")
+    lines = [shlex.split(line, comments=True) for line in page.splitlines() if line.startswith("adb ")]
+    before = next(i for i, line in enumerate(lines) if any("latency_table" in word for word in line))
+    pushed = set()
+    for line in lines[: before - 1]:
+        if line[1] == "push":
+            *sources, target = line[2:]
+            pushed |= {target + (Path(source).name if target.endswith("/") else "") for source in sources}
+        else:
+            end = line.index("|") if "|" in line else None
+            assert " ".join(" ".join(line[2:end]).split()) in asked, line
+    assert pushed == {call[2] for call in calls if call[0] == "push"}
+    assert sum("--graph" in " ".join(line) for line in lines) == 2
 
 
 def test_table_and_json(desk):

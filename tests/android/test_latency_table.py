@@ -65,6 +65,13 @@ def test_every_layer_is_timed(program, tmp_path):
         assert 0 < row["min_us"] <= row["median_us"] and row["runs"] >= 5
 
 
+def test_it_is_one_static_file(program):
+    done = subprocess.run(
+        ["readelf", "--wide", "--segments", PROGRAMS[program][-1]], capture_output=True, text=True, check=True
+    )
+    assert "LOAD" in done.stdout and "INTERP" not in done.stdout
+
+
 def test_layers_from_standard_input_and_another_level(program):
     done = run(program, "--seconds=0", "--cpu=scalar", text="dense \t 8  4 dense 0\r\nconv 3x3x2 4 1x1 1 dense 0")
     assert done.returncode == 0, done.stderr
