@@ -13,6 +13,7 @@ import android.widget.Button;
 import android.widget.TextView;
 import java.io.FileOutputStream;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.junit.Test;
 import org.junit.runner.RunWith;
@@ -75,7 +76,25 @@ public final class ScreenTest {
     throw new AssertionError("\"" + words + "\" did not come:\n" + text(controller));
   }
 
+  private static Latency.Summary times(double medianMs, double p90Ms) {
+    long[] nanoseconds = new long[10];
+    Arrays.fill(nanoseconds, 0, 8, Math.round(medianMs * 1e6));
+    Arrays.fill(nanoseconds, 8, 10, Math.round(p90Ms * 1e6));
+    return new Latency.Summary(nanoseconds);
+  }
+
+  /** Draws the screen with figures that are an example: what was measured here would be taken for a phone's. */
   private static void draw(ActivityController<MainActivity> controller) throws Exception {
+    List<Latency.Row> rows =
+        Arrays.asList(
+            new Latency.Row(1, times(4.0, 4.5), times(1.6, 1.75)),
+            new Latency.Row(2, times(2.2, 2.9), times(1.0, 1.2)),
+            new Latency.Row(3, times(1.8, 2.6), times(0.8, 1.1)),
+            new Latency.Row(4, times(1.5, 2.1), times(0.75, 1.25)));
+    find(content(controller), BarsView.class).get(0).show(rows);
+    List<TextView> texts = find(content(controller), TextView.class);
+    texts.get(texts.size() - 1).setText(Report.text("Maker Phone 7, Android 14", "neon", rows));
+    ShadowLooper.idleMainLooper();
     String file = System.getProperty("picture");
     View view = controller.get().getWindow().getDecorView();
     Bitmap bitmap = Bitmap.createBitmap(view.getWidth(), view.getHeight(), Bitmap.Config.ARGB_8888);
