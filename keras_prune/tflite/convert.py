@@ -11,7 +11,7 @@ import numpy as np
 from keras_prune.tflite import custom_options, flatbuffer, recurrent
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.keras_model import to_tflite
-from keras_prune.tflite.operators import VERSION, custom_code, custom_opcode, replaced_code
+from keras_prune.tflite.operators import VERSION, custom_code, custom_opcode, first_opcode, replaced_code
 from keras_prune.tflite.planning import MIN_ZEROS, Group, make_plan
 
 __all__ = ["MIN_ZEROS", "convert"]
@@ -95,15 +95,15 @@ def _convert_file(data: bytes, *, sparse: bool, min_zeros: float, structures: li
             if custom_code(model, operator) is not None:
                 raise ValueError("the .tflite file is block-sparse already; `densify` it first")
     groups = make_plan(model, min_zeros, structures).groups
-    loops = recurrent.Replacement(model, [site for group in groups if group.candidate for site, _ in group.sites])
+    layers = recurrent.Replacement(model, [site for group in groups if group.candidate for site, _ in group.sites])
     for group in groups:
         if group.fixed:
             continue
         negative_zero_rows = _normalise_zeros(model, group)
         if sparse and group.candidate is not None:
-            _replace(model, group, negative_zero_rows, loops)
+            _replace(model, group, negative_zero_rows, layers)
     if sparse:
-        loops.replace()
+        layers.replace()
     return flatbuffer.write_model(model)
 
 
@@ -121,30 +121,33 @@ def _normalise_zeros(model: Any, group: Group) -> np.ndarray:
     if mixed.any():
         matrix = np.where(mixed[:, None] & zero, np.float32(0), matrix)
         object.__setattr__(group.weights, "matrix", matrix)
-        model.buffers[group.buffer].data = _bytes_of(matrix)
+        for buffer, part in zip(group.buffers, np.split(matrix, len(group.buffers)), strict=True):
+            model.buffers[buffer].data = flatbuffer.float_bytes(part)
     return any_negative & ~mixed
 
 
-def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray, loops: recurrent.Replacement) -> None:
+def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray, layers: recurrent.Replacement) -> None:
     assert group.weights is not None
     assert group.candidate is not None
     own_options, values = ENCODINGS[group.candidate.structure].encode(group.weights, group.candidate)
+    if len(group.buffers) == 1:
+        (buffer,) = group.buffers
+        model.buffers[buffer].data = flatbuffer.float_bytes(values)
+    else:
+        buffer = flatbuffer.add_buffer(model, flatbuffer.float_bytes(values))
     for site, layer in group.sites:
         operator = site.operator
         options = _options(group, {**layer.attributes, **own_options}, negative_zero_rows)
-        if loops.take(site, options):
+        if layers.take(site, options, buffer):
             continue
-        if operator.opcodeIndex != _first_opcode(model, replaced_code(layer.custom_code)):
+        if operator.opcodeIndex != first_opcode(model, replaced_code(layer.custom_code)):
             options["dense_opcode"] = int(operator.opcodeIndex)
         operator.opcodeIndex = custom_opcode(model, layer.custom_code)
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptions = np.frombuffer(custom_options.build(options), np.uint8)
-    for subgraph, tensor in group.tensors:
-        if subgraph in loops.bodies:
-            continue
-        model.subgraphs[subgraph].tensors[tensor].shape = np.array([values.size], np.int32)
-    model.buffers[group.buffer].data = _bytes_of(values)
+        for tensor in site.weights:
+            model.subgraphs[site.subgraph].tensors[tensor].shape = np.array([values.size], np.int32)
 
 
 def _options(
@@ -162,11 +165,3 @@ def _options(
     if negative_zero_rows.any():
         options["negative_zero_rows"] = np.packbits(negative_zero_rows, bitorder="little").tobytes()
     return options
-
-
-def _bytes_of(values: np.ndarray) -> np.ndarray:
-    return np.frombuffer(np.ascontiguousarray(values, "<f4").tobytes(), np.uint8)
-
-
-def _first_opcode(model: Any, code: int) -> int:
-    return next(i for i, opcode in enumerate(model.operatorCodes) if flatbuffer.builtin_code(opcode) == code)

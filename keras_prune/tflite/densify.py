@@ -90,20 +90,22 @@ def _refuse_other_readers(model: Any, buffers: set[int], tensors: set[tuple[int,
 
 
 def _restore_opcodes(model: Any, replaced: list[tuple[Any, SparseLayer]]) -> None:
-    """Remove the block-sparse operators' codes and move every operator to its code's new place."""
+    """Remove the codes that `convert` has added and move every operator to its code's new place."""
+    sparse = {id(operator) for operator, _ in replaced}
+    others = [o for subgraph in model.subgraphs for o in subgraph.operators or [] if id(o) not in sparse]
+    used = {operator.opcodeIndex for operator in others}
     builtin_custom = flatbuffer.schema().BuiltinOperator.CUSTOM
     kept: list[Any] = []
     moved: dict[int, int] = {}
     for i, opcode in enumerate(model.operatorCodes):
         if flatbuffer.builtin_code(opcode) == builtin_custom and flatbuffer.text(opcode.customCode) in CUSTOM_CODES:
             continue
+        if len(kept) < i and i not in used and flatbuffer.builtin_code(opcode) in recurrent.swap_codes():
+            continue  # behind a block-sparse code: added for an operator beside one
         moved[i] = len(kept)
         kept.append(opcode)
-    sparse = {id(operator) for operator, _ in replaced}
-    for subgraph in model.subgraphs:
-        for operator in subgraph.operators or []:
-            if id(operator) not in sparse:
-                operator.opcodeIndex = moved[operator.opcodeIndex]
+    for operator in others:
+        operator.opcodeIndex = moved[operator.opcodeIndex]
     model.operatorCodes = kept
     for operator, layer in replaced:
         operator.opcodeIndex = _dense_opcode(kept, layer)

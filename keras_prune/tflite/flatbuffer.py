@@ -191,3 +191,16 @@ def constant_data(model: Any, tensor: Any) -> np.ndarray | None:
     if tensor.buffer == 0 or data is None or len(data) == 0:
         return None
     return np.asarray(data, np.uint8)
+
+
+def float_bytes(values: np.ndarray) -> np.ndarray:
+    """Return values as a buffer holds them: the bytes `[n]` uint8 of float32 in little-endian order."""
+    return np.frombuffer(np.ascontiguousarray(values, "<f4").tobytes(), np.uint8)
+
+
+def add_buffer(model: Any, data: np.ndarray) -> int:
+    """Add a buffer of bytes `[n]` uint8 behind all others; returns its index."""
+    buffer = schema().BufferT()
+    buffer.data = data
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1

@@ -7,20 +7,11 @@ from typing import Any
 import numpy as np
 
 from keras_prune.tflite import flatbuffer
+from keras_prune.tflite.recurrent_layer import UnknownLayerError, require
 
 # A WHILE's inputs and outputs, as Keras's layers have them: two counters, the outputs so far, the states, the input.
 FIRST_STATE = 3
 SEQUENCE = 2
-
-
-class UnknownLoopError(Exception):
-    """The loop is not what it would have to be."""
-
-
-def require(condition: Any, problem: str) -> None:
-    """Raise unless a condition of a known layer holds."""
-    if not condition:
-        raise UnknownLoopError(problem)
 
 
 # --- Expressions: what a tensor of the body is ---
@@ -105,7 +96,7 @@ class Body:
         kind = flatbuffer.operator_name(self.model, operator)
         read = getattr(self, f"_read_{kind.lower()}", None)
         if read is None:
-            raise UnknownLoopError(f"its body has {kind}")
+            raise UnknownLayerError(f"its body has {kind}")
         inputs, options = flatbuffer.ints(operator.inputs), operator.builtinOptions
         require(inputs and min(inputs[:2]) >= 0, f"{kind} without inputs")
         require(not getattr(options, "fusedActivationFunction", 0), f"{kind} with a fused activation")
@@ -166,14 +157,25 @@ class Body:
         return self._atom(("step",), tensor)
 
     def _read_split(self, index: int, tensor: int, inputs: list[int], _: Any) -> Sum:
-        axis = self.constant(inputs[0], "<i4")
-        rank = len(self.shape(inputs[1]))
+        parts = len(flatbuffer.ints(self.subgraph.operators[index].outputs))
+        return self._part(index, tensor, inputs[1], inputs[0], [self.width(inputs[1]) // parts] * parts)
+
+    def _read_split_v(self, index: int, tensor: int, inputs: list[int], _: Any) -> Sum:
+        widths = self.constant(inputs[1], "<i4") if len(inputs) == 3 else None
+        require(widths is not None, "SPLIT_V into parts whose sizes are computed")
+        sizes = np.asarray(widths).tolist()
+        rest = self.width(inputs[0]) - sum(size for size in sizes if size != -1)
+        return self._part(index, tensor, inputs[0], inputs[2], [rest if size == -1 else size for size in sizes])
+
+    def _part(self, index: int, tensor: int, source: int, along: int, widths: list[int]) -> Sum:
+        axis = self.constant(along, "<i4")
+        rank = len(self.shape(source))
         require(axis is not None and axis.size == 1 and int(axis[0]) in (-1, rank - 1), "SPLIT along another axis")
         outputs = flatbuffer.ints(self.subgraph.operators[index].outputs)
-        width = self.width(tensor)
-        require(width * len(outputs) == self.width(inputs[1]), "SPLIT into unequal parts")
-        begin = outputs.index(tensor) * width
-        return _slice(self.whole(inputs[1]), begin, begin + width)
+        fits = widths == [self.width(output) for output in outputs] and sum(widths) == self.width(source)
+        require(fits, "SPLIT into parts of other sizes")
+        begin = sum(widths[: outputs.index(tensor)])
+        return _slice(self.whole(source), begin, begin + self.width(tensor))
 
     def _read_strided_slice(self, _: int, tensor: int, inputs: list[int], options: Any) -> Sum:
         source = self.shape(inputs[0])

@@ -7,83 +7,18 @@ and of the step's input. Whatever order the converter puts the operators in, the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from keras_prune.tflite import flatbuffer
-from keras_prune.tflite.loop_body import (
-    FIRST_STATE,
-    SEQUENCE,
-    Body,
-    Sum,
-    UnknownLoopError,
-    atom_sum,
-    only_node,
-    require,
-)
-from keras_prune.tflite.operators import FULLY_CONNECTED, GRU, LSTM
+from keras_prune.tflite.loop_body import FIRST_STATE, SEQUENCE, Body, Sum, atom_sum, only_node
+from keras_prune.tflite.operators import FULLY_CONNECTED, GRU, LSTM, WEIGHTS
+from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer, UnknownLayerError, require
+
+PROBLEM = "loop is not recognised as a GRU or LSTM"
 
 
-@dataclass(frozen=True)
-class Loop:
-    """A WHILE operator that computes a GRU or an LSTM.
-
-    Attributes:
-        custom_code: the operator that may replace it.
-        subgraph, index: where the WHILE stands.
-        operator: the WHILE.
-        condition, body: its subgraphs.
-        units: of the layer.
-        reset_after: whether a GRU's reset gate multiplies the recurrent kernel's product.
-        return_sequences: whether all steps' states are kept.
-        matrices: the FULLY_CONNECTED operators in the body, by what they hold: `kernel`, `recurrent_kernel` and, in a
-            GRU without `reset_after`, `candidate_kernel`.
-        bias, recurrent_bias: the body's tensors, where the layer has them.
-    """
-
-    custom_code: str
-    subgraph: int
-    index: int
-    operator: Any = field(repr=False)
-    condition: int
-    body: int
-    units: int
-    reset_after: bool
-    return_sequences: bool
-    matrices: dict[str, int]
-    bias: int | None
-    recurrent_bias: int | None
-
-    @property
-    def gates(self) -> int:
-        return 3 if self.custom_code == GRU else 4
-
-
-def find_loops(model: Any) -> tuple[list[Loop], list[tuple[int, int, str]]]:
-    """Find the WHILE operators that compute a GRU or an LSTM.
-
-    Args:
-        model: a schema `ModelT`; not changed.
-
-    Returns:
-        Those that do, and `(subgraph, operator, why not)` of those that do not but hold matrices.
-    """
-    builtin = flatbuffer.schema().BuiltinOperator
-    loops: list[Loop] = []
-    others: list[tuple[int, int, str]] = []
-    for s, subgraph in enumerate(model.subgraphs):
-        for i, operator in enumerate(subgraph.operators or []):
-            if flatbuffer.builtin_code(model.operatorCodes[operator.opcodeIndex]) != builtin.WHILE:
-                continue
-            try:
-                loops.append(_read_loop(model, s, i))
-            except (UnknownLoopError, RecursionError) as error:
-                if _holds_matrices(model, operator):
-                    others.append((s, i, f"loop is not recognised as a GRU or LSTM: {error}"))
-    return loops, others
-
-
-def _holds_matrices(model: Any, operator: Any) -> bool:
+def holds_matrices(model: Any, operator: Any) -> bool:
+    """Whether a WHILE's body has FULLY_CONNECTED operators."""
     body = getattr(operator.builtinOptions, "bodySubgraphIndex", -1)
     if not 0 <= body < len(model.subgraphs):
         return False
@@ -94,7 +29,12 @@ def _holds_matrices(model: Any, operator: Any) -> bool:
 # --- What the loop is, from the expressions ---
 
 
-def _read_loop(model: Any, s: int, i: int) -> Loop:
+def read(model: Any, s: int, i: int) -> RecurrentLayer:
+    """Read a WHILE operator.
+
+    Raises:
+        UnknownLayerError: it computes something else than a GRU or an LSTM.
+    """
     subgraph = model.subgraphs[s]
     operator = subgraph.operators[i]
     options = operator.builtinOptions
@@ -122,19 +62,23 @@ def _read_loop(model: Any, s: int, i: int) -> Loop:
     layer = _Lstm(reader) if states == 2 else _Gru(reader)
     for tensor in (*inputs[FIRST_STATE:], outputs[SEQUENCE]):
         require(subgraph.tensors[tensor].type == flatbuffer.schema().TensorType.FLOAT32, "it is not FLOAT32")
-    return Loop(
+    return RecurrentLayer(
         custom_code=LSTM if states == 2 else GRU,
         subgraph=s,
-        index=i,
         operator=operator,
-        condition=condition,
-        body=body,
         units=layer.units,
-        reset_after=layer.reset_after,
         return_sequences=_keeps_sequence(reader, step_shape[0]),
-        matrices=layer.matrices,
-        bias=layer.bias,
-        recurrent_bias=layer.recurrent_bias,
+        reset_after=layer.reset_after,
+        matrices={name: Matrix(body, number, (WEIGHTS,)) for name, number in layer.matrices.items()},
+        home=body,
+        biases={name: (tensor,) for name, tensor in layer.biases.items()},
+        source=inputs[reader.input_tensor],
+        states=tuple(inputs[FIRST_STATE:-1]),
+        sequence=outputs[SEQUENCE],
+        last_states=tuple(outputs[FIRST_STATE:-1]),
+        zeros=inputs[SEQUENCE],
+        hidden=(condition, body),
+        dense={"condition_subgraph": condition, "body_subgraph": body},
     )
 
 
@@ -156,17 +100,17 @@ def _references(model: Any) -> list[int]:
 
 
 def _check_condition(model: Any, index: int, carried: int, steps: int) -> None:
-    """The loop goes on while both counters are below the number of steps."""
+    """The loop goes on while its counters, or one of the two, are below the number of steps."""
     reader = Body(model, index, carried - 4)
     require(len(reader.inputs) == carried and len(reader.outputs) == 1, "its condition is unusual")
     both = reader.producer(reader.outputs[0], "LOGICAL_AND")
-    compared = []
-    for tensor in both[0] if both else []:
+    compared = both[0] if both else reader.outputs
+    require(compared, "its condition is unusual")
+    for tensor in compared:
         less = reader.producer(tensor, "LESS")
         limit = reader.constant(less[0][1], "<i4") if less and len(less[0]) == 2 else None
-        if less and limit is not None and limit.tolist() == [steps] and less[0][0] in reader.inputs[:2]:
-            compared.append(less[0][0])
-    require(sorted(compared) == sorted(reader.inputs[:2]), "it does not end after the input's last step")
+        ends = less and limit is not None and limit.tolist() == [steps] and less[0][0] in reader.inputs[:2]
+        require(ends, "it does not end after the input's last step")
 
 
 def _keeps_sequence(reader: Body, steps: int) -> bool:
@@ -233,16 +177,8 @@ class _Layer:
         self.units = reader.width(state)
         self.state = (("input", FIRST_STATE), 0, self.units)
         self.matrices: dict[str, int] = {}
-        self._biases: dict[str, int] = {}
+        self.biases: dict[str, int] = {}
         self._match(reader.whole(reader.outputs[FIRST_STATE]))
-
-    @property
-    def bias(self) -> int | None:
-        return self._biases.get("bias")
-
-    @property
-    def recurrent_bias(self) -> int | None:
-        return self._biases.get("recurrent_bias")
 
     def _match(self, state: Sum) -> None:
         raise NotImplementedError
@@ -267,10 +203,10 @@ class _Layer:
         # Which of two vectors is which does not matter to a sum, but it must be the same in all gates.
         for tensor, first, last in sorted(constants):
             require((first, last) == (begin, end), "biases in another order")
-            known = [name for name in biases if self._biases.get(name) == tensor]
-            free = [name for name in biases if name not in self._biases]
+            known = [name for name in biases if self.biases.get(name) == tensor]
+            free = [name for name in biases if name not in self.biases]
             require(known or free, "more biases than a layer has")
-            self._biases[known[0] if known else free[0]] = tensor
+            self.biases[known[0] if known else free[0]] = tensor
 
     def check(self) -> None:
         """Hold matrices and biases against the number of gates."""
@@ -283,7 +219,7 @@ class _Layer:
                 stored = self.gates - 1
             require(rows == stored * self.units, f"the {name.replace('_', ' ')} has {rows} rows")
             require(name == "kernel" or columns == self.units, f"the {name.replace('_', ' ')} has {columns} columns")
-        for name, tensor in self._biases.items():
+        for name, tensor in self.biases.items():
             stored = self.gates - 1 if name == "recurrent_bias" and not self.reset_after else self.gates
             require(self.reader.width(tensor) == stored * self.units, "a bias of another length")
 
@@ -353,7 +289,7 @@ def _reset_and(product: Any, h: Sum) -> tuple[Any, Sum]:
         node = only_node(gate)
         if node and node[0] == "logistic" and any(n[0] == "matrix" and n[2] == h for n, *_ in inner):
             return node, inner
-    raise UnknownLoopError("the reset gate multiplies something else than the recurrent product")
+    raise UnknownLayerError("the reset gate multiplies something else than the recurrent product")
 
 
 class _Lstm(_Layer):

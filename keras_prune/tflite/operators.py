@@ -44,6 +44,12 @@ def replaced_code(custom_code: str) -> int:
     return int(builtin.CONV_2D if custom_code == CONV_2D else builtin.FULLY_CONNECTED)
 
 
+def first_opcode(model: Any, builtin: int) -> int:
+    """Return the index of the first operator code with a builtin operator's number, or -1."""
+    codes = (flatbuffer.builtin_code(opcode) for opcode in model.operatorCodes)
+    return next((i for i, code in enumerate(codes) if code == builtin), -1)
+
+
 def custom_opcode(model: Any, name: str) -> int:
     """Return the index of a custom operator's code, appended where it is missing so that all others keep theirs."""
     assert name in CUSTOM_CODES

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_prune.tflite import flatbuffer
-from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Weights
-from keras_prune.tflite.loops import find_loops
+from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Shape, Weights
 from keras_prune.tflite.operators import (
+    FULLY_CONNECTED,
     WEIGHTS,
     DenseLayer,
     custom_code,
@@ -19,6 +19,8 @@ from keras_prune.tflite.operators import (
     read_dense,
     replacement,
 )
+from keras_prune.tflite.recurrent_forms import find_recurrent
+from keras_prune.tflite.recurrent_layer import Matrix
 
 # Below this share of zeros a layer stays dense. Measured: MobileNetV1 with 30 % zeros in its pruned layers runs 1.16
 # times faster than dense XNNPACK (AVX-512, one thread; `make bench-latency`), so the break-even lies below.
@@ -27,34 +29,45 @@ MIN_ZEROS = 0.25
 BYTE_COST = 1 / 16
 
 # Operators with weights that have no block-sparse form; `inspect` lists them with that reason.
-_OTHER_LAYERS = ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BATCH_MATMUL")
+_OTHER_LAYERS = ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One operator of the file."""
+    """One operator of the file, and those of its inputs that hold the weights, one below another."""
 
     subgraph: int
     index: int
     operator: Any
     name: str
+    slots: tuple[int, ...] = (WEIGHTS,)
+
+    @property
+    def matrix(self) -> Matrix:
+        return Matrix(self.subgraph, self.index, self.slots)
+
+    @property
+    def weights(self) -> list[int]:
+        """The weights' tensors."""
+        inputs = flatbuffer.ints(self.operator.inputs)
+        return [inputs[slot] for slot in self.slots]
 
 
 @dataclass
 class Group:
-    """Operators that share one buffer of weights; all become block-sparse, or none.
+    """Operators that share their weights' buffers; all become block-sparse, or none.
 
     Attributes:
-        buffer: the buffer's index.
+        buffers: the buffers' indices: one, or one a gate where an operator has its gates' weights apart.
         sites: the operators, with what was read of each.
         tensors: the weights' tensors, as (subgraph, index).
-        fixed: whether others read the buffer too, so that it must stay as it is.
+        fixed: whether others read the buffers too, so that they must stay as they are.
         reason: why the group stays dense; empty if it does not.
         weights: the matrix, where it could be read.
         candidate: how the matrix is stored.
     """
 
-    buffer: int
+    buffers: tuple[int, ...]
     sites: list[tuple[Site, DenseLayer]]
     tensors: set[tuple[int, int]]
     fixed: bool = False
@@ -109,8 +122,16 @@ def _operators(model: Any) -> Iterator[Site]:
 
 
 def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
-    groups: dict[int, Group] = {}
+    groups: dict[tuple[int, ...], Group] = {}
     others: list[tuple[Site, str]] = []
+
+    def add(site: Site, layer: DenseLayer) -> None:
+        tensors = site.weights
+        buffers = tuple(int(model.subgraphs[site.subgraph].tensors[tensor].buffer) for tensor in tensors)
+        group = groups.setdefault(buffers, Group(buffers, [], set()))
+        group.sites.append((site, layer))
+        group.tensors |= {(site.subgraph, tensor) for tensor in tensors}
+
     for site in _operators(model):
         if custom_code(model, site.operator) is not None:
             continue
@@ -119,17 +140,19 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
             if name in _OTHER_LAYERS:
                 others.append((site, f"{name} has no block-sparse form"))
             continue
-        subgraph = model.subgraphs[site.subgraph]
-        layer = read_dense(model, subgraph, site.operator)
+        layer = read_dense(model, model.subgraphs[site.subgraph], site.operator)
         if isinstance(layer, str):
             others.append((site, layer))
-            continue
-        tensor = flatbuffer.ints(site.operator.inputs)[WEIGHTS]
-        buffer = int(subgraph.tensors[tensor].buffer)
-        group = groups.setdefault(buffer, Group(buffer, [], set()))
-        group.sites.append((site, layer))
-        group.tensors.add((site.subgraph, tensor))
-    for s, i, reason in find_loops(model)[1]:
+        else:
+            add(site, layer)
+    layers, unknown = find_recurrent(model)
+    for recurrent in layers:
+        for name, (s, i, slots) in recurrent.matrices.items():
+            if len(slots) > 1:  # or else it is an operator's only one, and has been added
+                operator = model.subgraphs[s].operators[i]
+                label = f"{layer_name(model.subgraphs[s], operator)}/{name}"
+                add(site := Site(s, i, operator, label, slots), _stacked(model, site))
+    for s, i, reason in unknown:
         subgraph = model.subgraphs[s]
         others.append((Site(s, i, subgraph.operators[i], layer_name(subgraph, subgraph.operators[i])), reason))
     for group in groups.values():
@@ -138,37 +161,44 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
     return list(groups.values()), others
 
 
+def _stacked(model: Any, site: Site) -> DenseLayer:
+    """Read matrices of one size as a fully connected layer's, one below another."""
+    rows, columns = flatbuffer.ints(model.subgraphs[site.subgraph].tensors[site.weights[0]].shape)
+    shape = Shape(len(site.slots) * rows, columns, (1, 1))
+    return DenseLayer(FULLY_CONNECTED, shape, {"keep_num_dims": False, "activation": "none"})
+
+
 def _why_fixed(model: Any, group: Group) -> str:
-    """Say who else reads a group's buffer, so that it must stay as it is."""
+    """Say who else reads a group's buffers, so that they must stay as they are."""
     if len({layer.shape for _, layer in group.sites}) > 1:
         return "weights are shared by layers of different shapes"
-    members = {(site.subgraph, site.index) for site, _ in group.sites}
+    members = {(site.subgraph, site.index, slot) for site, _ in group.sites for slot in site.slots}
     for site in _operators(model):
         for slot, tensor in enumerate(flatbuffer.ints(site.operator.inputs)):
-            if tensor < 0 or model.subgraphs[site.subgraph].tensors[tensor].buffer != group.buffer:
+            if tensor < 0 or model.subgraphs[site.subgraph].tensors[tensor].buffer not in group.buffers:
                 continue
-            if slot != WEIGHTS or (site.subgraph, site.index) not in members:
+            if (site.subgraph, site.index, slot) not in members:
                 return f"weights are also read by {flatbuffer.operator_name(model, site.operator)} {site.name!r}"
     for s, subgraph in enumerate(model.subgraphs):
         for t, tensor in enumerate(subgraph.tensors or []):
-            if tensor.buffer == group.buffer and (s, t) not in group.tensors:
+            if tensor.buffer in group.buffers and (s, t) not in group.tensors:
                 return f"weights are also the constant {flatbuffer.text(tensor.name)!r}"
         for tensor in [*flatbuffer.ints(subgraph.inputs), *flatbuffer.ints(subgraph.outputs)]:
             if (s, tensor) in group.tensors:
                 return "weights are an input or output of the model"
     for metadata in model.metadata or []:
-        if metadata.buffer == group.buffer:
+        if metadata.buffer in group.buffers:
             return "weights are also metadata"
     return ""
 
 
 def _read_weights(model: Any, group: Group) -> Weights:
     site, layer = group.sites[0]
-    data = np.asarray(model.buffers[group.buffer].data, np.uint8)
+    parts = [np.asarray(model.buffers[buffer].data, np.uint8) for buffer in group.buffers]
+    data = parts[0] if len(parts) == 1 else np.concatenate(parts)
     matrix = np.frombuffer(data, "<f4").reshape(layer.shape.rows, layer.shape.columns)
     if not np.isfinite(matrix).all():
-        tensor = flatbuffer.ints(site.operator.inputs)[WEIGHTS]
-        name = flatbuffer.text(model.subgraphs[site.subgraph].tensors[tensor].name)
+        name = flatbuffer.text(model.subgraphs[site.subgraph].tensors[site.weights[0]].name)
         kind = "NaN" if np.isnan(matrix).any() else "infinite"
         raise ValueError(
             f"layer {site.name!r}: its weights {name!r} hold {kind} values; "

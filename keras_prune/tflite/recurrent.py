@@ -1,4 +1,4 @@
-"""The block-sparse recurrent operators: from loops to them, reading them, and back.
+"""The block-sparse recurrent operators: from dense layers to them, reading them, and back.
 
 A loop's subgraphs go out of the runtime's sight, into a part of the file's metadata, so that `densify` can restore them
 as they were. `docs/format.md` specifies all of it.
@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import custom_options, flatbuffer
+from keras_prune.tflite import custom_options, flatbuffer, fused_lstm
 from keras_prune.tflite.custom_options import CustomOptions, FormatError
 from keras_prune.tflite.encodings import ENCODINGS
-from keras_prune.tflite.loop_body import FIRST_STATE, SEQUENCE
-from keras_prune.tflite.loops import Loop, find_loops
+from keras_prune.tflite.loop_body import SEQUENCE
 from keras_prune.tflite.operators import (
     FULLY_CONNECTED,
     GRU,
@@ -24,15 +23,17 @@ from keras_prune.tflite.operators import (
     MAX_ELEMENTS,
     RECURRENT_CODES,
     VERSION,
-    WEIGHTS,
     SparseLayer,
     custom_code,
     custom_opcode,
+    first_opcode,
     layer_name,
     read_matrix,
     values_of,
 )
 from keras_prune.tflite.planning import Site
+from keras_prune.tflite.recurrent_forms import find_recurrent
+from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer
 
 # Inputs: the steps' input, the matrices, the biases, the states. The cell is an LSTM's alone.
 INPUT, KERNEL, RECURRENT_KERNEL, CANDIDATE_KERNEL, BIAS, RECURRENT_BIAS, STATE, CELL = range(8)
@@ -47,7 +48,7 @@ def is_recurrent(model: Any, operator: Any) -> bool:
 
 
 class Replacement:
-    """Replaces the loops of which at least one matrix becomes block-sparse.
+    """Replaces the recurrent layers of which at least one matrix becomes block-sparse.
 
     Args:
         model: a schema `ModelT`; `replace` changes it.
@@ -56,71 +57,131 @@ class Replacement:
 
     def __init__(self, model: Any, sparse: Sequence[Site]) -> None:
         self._model = model
-        wanted = {(site.subgraph, site.index) for site in sparse}
-        self._loops = [
-            loop
-            for loop in find_loops(model)[0]
-            if any((loop.body, index) in wanted for index in loop.matrices.values())
-        ]
-        self._options: dict[tuple[int, int], bytes] = {}
+        wanted = {site.matrix for site in sparse}
+        self._layers = [layer for layer in find_recurrent(model)[0] if wanted & {*layer.matrices.values()}]
+        self._matrices = {matrix for layer in self._layers for matrix in layer.matrices.values()}
+        self._hidden = {index for layer in self._layers for index in layer.hidden}
+        self._options: dict[Matrix, tuple[bytes, int]] = {}
+        self._joined: dict[tuple[int, ...], int] = {}
+        self._parts: set[tuple[int, int]] = set()
 
-    @property
-    def bodies(self) -> set[int]:
-        """Bodies of the loops that are replaced; they keep their dense operators."""
-        return {loop.body for loop in self._loops}
-
-    def take(self, site: Site, options: dict[str, custom_options.Value]) -> bool:
-        """Take over a matrix's options if its operator stands in one of the loops."""
-        if site.subgraph not in self.bodies:
+    def take(self, site: Site, options: dict[str, custom_options.Value], buffer: int) -> bool:
+        """Take over a matrix's options and its values' buffer if it is one of the layers'."""
+        if site.matrix not in self._matrices and site.subgraph not in self._hidden:
             return False
-        self._options[site.subgraph, site.index] = custom_options.build(options)
+        self._options[site.matrix] = custom_options.build(options), buffer
         return True
 
     def replace(self) -> None:
-        """Put the operators in the loops' places; the matrices' buffers hold their values by now."""
-        for loop in self._loops:
-            self._replace_loop(loop)
-        hidden = sorted({index for loop in self._loops for index in (loop.condition, loop.body)})
-        if hidden:
-            _hide(self._model, hidden)
+        """Put the operators in the layers' places; the buffers hold the values by now."""
+        for layer in self._layers:
+            self._replace_layer(layer)
+        for layer in self._layers:  # which moves operators, whose places the layers name
+            if layer.batch_major:
+                self._swap_axes(layer)
+        if self._hidden:
+            _hide(self._model, sorted(self._hidden))
+        self._drop_parts()
 
-    def _replace_loop(self, loop: Loop) -> None:
-        main, body = self._model.subgraphs[loop.subgraph], self._model.subgraphs[loop.body]
-        operator = loop.operator
-        before, after = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)
-        states = slice(FIRST_STATE, -1)
-        inputs = [before[-1], -1, -1, -1, -1, -1, *before[states]]
+    def _replace_layer(self, layer: RecurrentLayer) -> None:
+        main, home = self._model.subgraphs[layer.subgraph], self._model.subgraphs[layer.home]
+        operator = layer.operator
+        inputs = [layer.source, -1, -1, -1, -1, -1, *layer.states]
         options: dict[str, custom_options.Value] = {
             "version": VERSION,
-            "units": loop.units,
-            "return_sequences": loop.return_sequences,
-            "condition_subgraph": loop.condition,
-            "body_subgraph": loop.body,
-            "loop_inputs": np.array(before, "<i4").tobytes(),
-            "loop_outputs": np.array(after, "<i4").tobytes(),
+            "units": layer.units,
+            "return_sequences": layer.return_sequences,
+            **layer.dense,
+            "loop_inputs": np.array(operator.inputs, "<i4").tobytes(),
+            "loop_outputs": np.array(operator.outputs, "<i4").tobytes(),
         }
-        if loop.custom_code == GRU:
-            options["reset_after"] = loop.reset_after
-        for name, index in loop.matrices.items():
-            tensor = body.tensors[flatbuffer.ints(body.operators[index].inputs)[WEIGHTS]]
-            shape = flatbuffer.ints(tensor.shape)
-            if (loop.body, index) in self._options:
-                options[name] = self._options[loop.body, index]
-                shape = [len(self._model.buffers[tensor.buffer].data) // 4]
-            inputs[MATRICES[name]] = _add_tensor(main, tensor, shape)
-        for slot, bias in ((BIAS, loop.bias), (RECURRENT_BIAS, loop.recurrent_bias)):
-            if bias is not None:
-                inputs[slot] = _add_tensor(main, body.tensors[bias], flatbuffer.ints(body.tensors[bias].shape))
-        if operator.opcodeIndex != _first_while(self._model):
+        if layer.custom_code == GRU:
+            options["reset_after"] = layer.reset_after
+        for name, matrix in layer.matrices.items():
+            read = flatbuffer.ints(home.operators[matrix.operator].inputs)
+            tensors = [read[slot] for slot in matrix.slots]
+            if matrix in self._options:
+                options[name], buffer = self._options[matrix]
+                shape = [len(self._model.buffers[buffer].data) // 4]
+                self._note_parts(layer.home, tensors)
+                inputs[MATRICES[name]] = _add_tensor(main, home.tensors[tensors[0]], shape, buffer)
+            else:
+                inputs[MATRICES[name]] = self._join(main, layer.home, tensors)
+        for slot, name in ((BIAS, "bias"), (RECURRENT_BIAS, "recurrent_bias")):
+            if name in layer.biases:
+                inputs[slot] = self._join(main, layer.home, layer.biases[name])
+        if operator.opcodeIndex != first_opcode(self._model, _dense_code(options.get("dense_operator", "WHILE"))):
             options["dense_opcode"] = int(operator.opcodeIndex)
+        last = layer.last_states or [
+            _add_tensor(main, main.tensors[state], flatbuffer.ints(main.tensors[state].shape)) for state in layer.states
+        ]
         operator.inputs = np.array(inputs, np.int32)
-        operator.outputs = np.array([after[SEQUENCE], *after[states]], np.int32)
-        if self._empty_sequence(main, before[SEQUENCE]):
+        operator.outputs = np.array([layer.sequence, *last], np.int32)
+        if layer.zeros is not None and self._empty_sequence(main, layer.zeros):
             options["zero_sequence"] = True
-        operator.opcodeIndex = custom_opcode(self._model, loop.custom_code)
+        operator.opcodeIndex = custom_opcode(self._model, layer.custom_code)
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptions = np.frombuffer(custom_options.build(options), np.uint8)
+
+    def _join(self, main: Any, home: int, tensors: Sequence[int]) -> int:
+        """Add a tensor of constants one below another; returns its index."""
+        constants = [self._model.subgraphs[home].tensors[tensor] for tensor in tensors]
+        buffers = tuple(int(tensor.buffer) for tensor in constants)
+        shape = flatbuffer.ints(constants[0].shape)
+        if len(buffers) == 1:
+            return _add_tensor(main, constants[0], shape, buffers[0])
+        self._note_parts(home, tensors)
+        if buffers not in self._joined:
+            data = np.concatenate([np.asarray(self._model.buffers[buffer].data, np.uint8) for buffer in buffers])
+            self._joined[buffers] = flatbuffer.add_buffer(self._model, data)
+        return _add_tensor(main, constants[0], [len(buffers) * shape[0], *shape[1:]], self._joined[buffers])
+
+    def _note_parts(self, home: int, tensors: Sequence[int]) -> None:
+        if len(tensors) > 1:
+            self._parts |= {(home, tensor) for tensor in tensors}
+
+    def _drop_parts(self) -> None:
+        """Take out of the file what has been joined, unless others read it."""
+        model = self._model
+        buffers = {model.subgraphs[s].tensors[tensor].buffer for s, tensor in self._parts}
+        others = {
+            tensor.buffer
+            for s, subgraph in enumerate(model.subgraphs)
+            for t, tensor in enumerate(subgraph.tensors or [])
+            if (s, t) not in self._parts
+        }
+        for buffer in buffers - others - {metadata.buffer for metadata in model.metadata or []}:
+            model.buffers[buffer].data = None
+
+    def _swap_axes(self, layer: RecurrentLayer) -> None:
+        """Let the operator have its steps first, between two operators that swap steps and batch."""
+        main = self._model.subgraphs[layer.subgraph]
+        operator = layer.operator
+        swapped = []
+        for tensor in (layer.source, layer.sequence):
+            like = main.tensors[tensor]
+            batch, steps, width = flatbuffer.ints(like.shape)
+            swapped.append(_add_tensor(main, like, [steps, batch, width]))
+        ahead = self._swap(main, layer.source, swapped[0])
+        behind = self._swap(main, swapped[1], layer.sequence)
+        operator.inputs[0], operator.outputs[0] = swapped
+        place = next(i for i, other in enumerate(main.operators) if other is operator)
+        main.operators[place : place + 1] = [ahead, operator, behind]
+
+    def _swap(self, main: Any, source: int, target: int) -> Any:
+        """Make an operator that swaps the first two axes; where one is 1 nothing moves, and it is a RESHAPE."""
+        shape = flatbuffer.ints(main.tensors[target].shape)
+        moves = min(shape[:2]) > 1
+        operator = flatbuffer.schema().OperatorT()
+        operator.opcodeIndex = _builtin_opcode(self._model, _dense_code("TRANSPOSE" if moves else "RESHAPE"))
+        data = np.array([1, 0, 2] if moves else shape, "<i4")
+        buffer = flatbuffer.add_buffer(self._model, np.frombuffer(data.tobytes(), np.uint8))
+        argument = _add_tensor(main, main.tensors[target], [3], buffer)
+        main.tensors[argument].type = flatbuffer.schema().TensorType.INT32
+        operator.inputs = np.array([source, argument], np.int32)
+        operator.outputs = np.array([target], np.int32)
+        return operator
 
     def _empty_sequence(self, main: Any, index: int) -> bool:
         """Take zeros that the loop overwrites, as large as its outputs, out of the file; whether they are out."""
@@ -144,15 +205,30 @@ class Replacement:
         return True
 
 
-def _first_while(model: Any) -> int:
-    code = flatbuffer.schema().BuiltinOperator.WHILE
-    return next((i for i, opcode in enumerate(model.operatorCodes) if flatbuffer.builtin_code(opcode) == code), -1)
+def _dense_code(name: Any) -> int:
+    return int(getattr(flatbuffer.schema().BuiltinOperator, name))
 
 
-def _add_tensor(subgraph: Any, like: Any, shape: list[int]) -> int:
+def _builtin_opcode(model: Any, builtin: int) -> int:
+    """Return the index of a builtin operator's code, appended where it is missing so that all others keep theirs."""
+    found = first_opcode(model, builtin)
+    if found >= 0:
+        return found
+    opcode = flatbuffer.schema().OperatorCodeT()
+    opcode.builtinCode = opcode.deprecatedBuiltinCode = builtin
+    model.operatorCodes.append(opcode)
+    return len(model.operatorCodes) - 1
+
+
+def swap_codes() -> tuple[int, int]:
+    """Return the numbers of the operators that may stand on both sides of a batch-major layer's operator."""
+    return _dense_code("RESHAPE"), _dense_code("TRANSPOSE")
+
+
+def _add_tensor(subgraph: Any, like: Any, shape: list[int], buffer: int = 0) -> int:
     tensor = flatbuffer.schema().TensorT()
     tensor.shape = np.array(shape, np.int32)
-    tensor.type, tensor.buffer, tensor.name = like.type, like.buffer, like.name
+    tensor.type, tensor.buffer, tensor.name = like.type, buffer, like.name
     subgraph.tensors.append(tensor)
     return len(subgraph.tensors) - 1
 
@@ -227,7 +303,7 @@ def _sparse_matrix(model: Any, options: CustomOptions, name: str, tensor: Any) -
 
 
 def restore(model: Any) -> None:
-    """Turn recurrent operators back into the loops that they were, dense; their codes stay for the caller to remove.
+    """Turn recurrent operators back into the dense ones that they were; their codes stay for the caller to remove.
 
     Raises:
         FormatError: the file does not hold what that takes, or it is not as specified.
@@ -238,73 +314,152 @@ def restore(model: Any) -> None:
         for operator in subgraph.operators or []
         if is_recurrent(model, operator)
     ]
-    if not found:
-        return
     dense: dict[int, np.ndarray] = {}
     added: dict[int, set[int]] = {}
+    empty: list[tuple[Any, int]] = []
+    loops = False
     for subgraph, operator in found:
+        options = read_options(model, subgraph, operator)
         own = added.setdefault(id(subgraph), set())
-        for _, tensor, layer in matrices(model, subgraph, operator):
-            own.add(tensor)
-            if layer is not None:
-                _keep_dense(dense, int(subgraph.tensors[tensor].buffer), layer)
-        inputs = flatbuffer.ints(operator.inputs)
-        own |= {inputs[slot] for slot in (BIAS, RECURRENT_BIAS)} - {-1}
-    empty = [_restore_loop(model, subgraph, operator) for subgraph, operator in found]
-    for subgraph, _ in found:
-        _remove_tensors(subgraph, added.pop(id(subgraph), set()))
-    _show(model)
+        own |= {tensor for tensor in flatbuffer.ints(operator.inputs)[KERNEL:STATE] if tensor >= 0}
+        if "dense_operator" in options:
+            options.string("dense_operator", [fused_lstm.NAME])
+            own |= _restore_fused(model, subgraph, operator, options, dense)
+        else:
+            loops = True
+            empty += _restore_loop(model, subgraph, operator, options, dense)
+    buffers: set[int] = set()
+    for subgraph in {id(subgraph): subgraph for subgraph, _ in found}.values():
+        buffers |= _remove_tensors(subgraph, added[id(subgraph)])
+    if loops:
+        _show(model)
     for buffer, data in dense.items():
         model.buffers[buffer].data = data
-    for subgraph, tensor in (pair for pair in empty if pair is not None):
+    for subgraph, tensor in empty:
         size = math.prod(flatbuffer.ints(subgraph.tensors[tensor].shape))
         if not 0 < 4 * size <= flatbuffer.MAX_FILE_BYTES:
             raise FormatError("a recurrent operator's zeros are larger than a .tflite file can hold")
         model.buffers[subgraph.tensors[tensor].buffer].data = np.zeros(4 * size, np.uint8)
+    _remove_buffers(model, buffers)
     _check_sizes(model, set(dense))
 
 
-def _keep_dense(dense: dict[int, np.ndarray], buffer: int, layer: SparseLayer) -> None:
+def _dense_matrix(layer: SparseLayer) -> np.ndarray:
     matrix = ENCODINGS[layer.structure].decode(layer.options, layer.shape, layer.values, layer.negative_zero_rows)
-    data = np.frombuffer(np.ascontiguousarray(matrix, "<f4").tobytes(), np.uint8)
+    return flatbuffer.float_bytes(matrix)
+
+
+def _keep_dense(dense: dict[int, np.ndarray], buffer: int, data: np.ndarray, where: str) -> None:
     if not np.array_equal(dense.setdefault(buffer, data), data):
-        raise FormatError(f"{layer.options.operator}: shares its values with an operator of another structure")
+        raise FormatError(f"{where}: shares its values with an operator of another structure")
 
 
-def _restore_loop(model: Any, subgraph: Any, operator: Any) -> tuple[Any, int] | None:
+def _carried(options: CustomOptions, key: str, counts: Sequence[int], subgraph: Any, least: int) -> np.ndarray:
+    """Read the indices of a dense operator's tensors."""
+    blob = options.blob(key)
+    if len(blob) not in [4 * count for count in counts]:
+        raise options.fail(key, f"has {len(blob)} bytes; expected {' or '.join(str(4 * count) for count in counts)}")
+    tensors = np.frombuffer(blob, "<i4").astype(np.int32)
+    if tensors.min() < least or tensors.max() >= len(subgraph.tensors):
+        raise options.fail(key, "names a missing tensor")
+    return tensors
+
+
+def _restore_opcode(model: Any, options: CustomOptions, name: str) -> int:
+    builtin = _dense_code(name)
+    known = "dense_opcode" in options
+    opcode = options.integer("dense_opcode", 0, MAX_ELEMENTS) if known else first_opcode(model, builtin)
+    codes = model.operatorCodes
+    if not 0 <= opcode < len(codes) or flatbuffer.builtin_code(codes[opcode]) != builtin:
+        raise options.fail("dense_opcode", f"is not the code of a {name}, or there is none in the file")
+    return opcode
+
+
+def _restore_loop(
+    model: Any, subgraph: Any, operator: Any, options: CustomOptions, dense: dict[int, np.ndarray]
+) -> list[tuple[Any, int]]:
     """Make an operator a WHILE again; returns where its zeros are missing."""
-    options = read_options(model, subgraph, operator)
+    for _, tensor, layer in matrices(model, subgraph, operator):
+        if layer is not None:
+            _keep_dense(dense, int(subgraph.tensors[tensor].buffer), _dense_matrix(layer), layer.options.operator)
     schema = flatbuffer.schema()
     loop = schema.WhileOptionsT()
     loop.condSubgraphIndex = options.integer("condition_subgraph", 1, len(model.subgraphs) - 1)
     loop.bodySubgraphIndex = options.integer("body_subgraph", 1, len(model.subgraphs) - 1)
-    states = len(flatbuffer.ints(operator.outputs)) - 1
-    carried = {}
-    for key in ("loop_inputs", "loop_outputs"):
-        blob = options.blob(key)
-        if len(blob) != 4 * (4 + states):
-            raise options.fail(key, f"has {len(blob)} bytes; expected {4 * (4 + states)}")
-        carried[key] = np.frombuffer(blob, "<i4").astype(np.int32)
-        if carried[key].min() < 0 or carried[key].max() >= len(subgraph.tensors):
-            raise options.fail(key, "names a missing tensor")
-    opcode = options.integer("dense_opcode", 0, MAX_ELEMENTS) if "dense_opcode" in options else _first_while(model)
-    codes = model.operatorCodes
-    if not 0 <= opcode < len(codes) or flatbuffer.builtin_code(codes[opcode]) != schema.BuiltinOperator.WHILE:
-        raise options.fail("dense_opcode", "is not the code of a WHILE, or there is none in the file")
-    operator.inputs, operator.outputs = carried["loop_inputs"], carried["loop_outputs"]
-    operator.opcodeIndex = opcode
+    count = len(flatbuffer.ints(operator.outputs)) + 3
+    inputs, outputs = (_carried(options, key, [count], subgraph, 0) for key in ("loop_inputs", "loop_outputs"))
+    operator.opcodeIndex = _restore_opcode(model, options, "WHILE")
+    operator.inputs, operator.outputs = inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.WhileOptions, loop
     operator.customOptions = None
     empty = options.flag("zero_sequence") if "zero_sequence" in options else False
-    return (subgraph, int(carried["loop_inputs"][SEQUENCE])) if empty else None
+    return [(subgraph, int(inputs[SEQUENCE]))] if empty else []
 
 
-def _remove_tensors(subgraph: Any, added: set[int]) -> None:
+def _restore_fused(
+    model: Any, subgraph: Any, operator: Any, options: CustomOptions, dense: dict[int, np.ndarray]
+) -> set[int]:
+    """Make an operator a fused one again; returns the tensors that are left over."""
+    inputs = _carried(options, "loop_inputs", fused_lstm.INPUT_COUNTS, subgraph, -1)
+    outputs = _carried(options, "loop_outputs", [1], subgraph, 0)
+    clip = options.integer("cell_clip", min(fused_lstm.CELL_CLIPS), max(fused_lstm.CELL_CLIPS))
+    batch_major = options.flag("batch_major")
+    joined = {}
+    for name, tensor, layer in matrices(model, subgraph, operator):
+        constant = flatbuffer.constant_data(model, subgraph.tensors[tensor])
+        joined[name] = constant if layer is None else _dense_matrix(layer)
+    bias = flatbuffer.ints(operator.inputs)[BIAS]
+    joined["bias"] = flatbuffer.constant_data(model, subgraph.tensors[bias]) if bias >= 0 else None
+    for name, slots in fused_lstm.PARTS.items():
+        data = joined.get(name)
+        if data is None or len(data) % (4 * len(slots)) or inputs[list(slots)].min() < 0:
+            raise options.fail("loop_inputs", f"does not fit the operator's {name.replace('_', ' ')}")
+        for slot, part in zip(slots, np.split(data, len(slots)), strict=True):
+            buffer = int(subgraph.tensors[inputs[slot]].buffer)
+            if flatbuffer.constant_data(model, subgraph.tensors[inputs[slot]]) is None:
+                _keep_dense(dense, buffer, part, options.operator)
+    over = set(flatbuffer.ints(operator.outputs)[1:])
+    if batch_major:
+        over |= _remove_swaps(model, subgraph, operator, options)
+    operator.opcodeIndex = _restore_opcode(model, options, fused_lstm.NAME)
+    operator.inputs, operator.outputs = inputs, outputs
+    fused_lstm.restore_options(operator, clip, batch_major)
+    operator.customOptions = None
+    return over
+
+
+def _remove_swaps(model: Any, subgraph: Any, operator: Any, options: CustomOptions) -> set[int]:
+    """Take out the operators that swap steps and batch on both sides; returns the tensors that are left over."""
+    place = next(i for i, other in enumerate(subgraph.operators) if other is operator)
+    ahead, behind = subgraph.operators[max(place - 1, 0)], subgraph.operators[place + 1 : place + 2]
+    swaps = [ahead, *behind]
+    codes = [flatbuffer.builtin_code(model.operatorCodes[swap.opcodeIndex]) for swap in swaps]
+    reads = [flatbuffer.ints(swap.inputs) for swap in swaps]
+    source, sequence = flatbuffer.ints(operator.inputs)[INPUT], flatbuffer.ints(operator.outputs)[0]
+    known = len(swaps) == 2 and all(code in swap_codes() for code in codes) and all(len(read) == 2 for read in reads)
+    if not known or flatbuffer.ints(ahead.outputs) != [source] or reads[1][0] != sequence:
+        raise options.fail("batch_major", "is true, but no operators on both sides swap steps and batch")
+    subgraph.operators[place - 1 : place + 2] = [operator]
+    return {source, sequence, reads[0][1], reads[1][1]}
+
+
+def _remove_tensors(subgraph: Any, added: set[int]) -> set[int]:
+    """Remove what are the last tensors; returns their buffers."""
     first = len(subgraph.tensors) - len(added)
-    used = {i for operator in subgraph.operators for i in (*flatbuffer.ints(operator.inputs),)}
+    used = {i for o in subgraph.operators for i in (*flatbuffer.ints(o.inputs), *flatbuffer.ints(o.outputs))}
     if any(tensor < first for tensor in added) or added & {*used, *flatbuffer.ints(subgraph.outputs)}:
         raise FormatError("the matrices of a recurrent operator are also read by others, or stand among other tensors")
+    buffers = {int(tensor.buffer) for tensor in subgraph.tensors[first:]}
     del subgraph.tensors[first:]
+    return buffers
+
+
+def _remove_buffers(model: Any, buffers: set[int]) -> None:
+    """Remove those of the buffers that stand behind all others and that nothing names any more."""
+    named = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors or []}
+    named |= {metadata.buffer for metadata in model.metadata or []} | {0}
+    while len(model.buffers) - 1 in buffers - named:
+        model.buffers.pop()
 
 
 def _show(model: Any) -> None:

@@ -1,0 +1,69 @@
+"""What all forms of a recurrent layer in a dense `.tflite` file are read as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from keras_prune.tflite.custom_options import Value
+
+
+class UnknownLayerError(Exception):
+    """The operators are not the recurrent layer that they would have to be; the message says why."""
+
+
+def require(condition: Any, problem: str) -> None:
+    """Raise unless a condition of a known layer holds."""
+    if not condition:
+        raise UnknownLayerError(problem)
+
+
+class Matrix(NamedTuple):
+    """Where a matrix stands: an operator, and those of its inputs that hold it, one below another."""
+
+    subgraph: int
+    operator: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """Operators that compute a GRU or an LSTM, and what may take their place.
+
+    Attributes:
+        custom_code: the operator that may replace them.
+        subgraph: where it will stand.
+        operator: whose place it takes.
+        units: of the layer.
+        return_sequences: whether all steps' states are kept.
+        reset_after: whether a GRU's reset gate multiplies the recurrent kernel's product.
+        matrices: by what they are: `kernel`, `recurrent_kernel` and, in a GRU without `reset_after`,
+            `candidate_kernel`.
+        home: the subgraph that has the matrices' and biases' tensors.
+        biases: tensors of `bias` and `recurrent_bias`, one below another, where the layer has them.
+        source, states: tensors of the steps' input and of the states before the first step.
+        sequence, last_states: tensors of the output and of the states after the last step; none where the operator
+            has no such outputs.
+        batch_major: whether input and output are `[batch, steps, ...]`.
+        zeros: a constant of zeros, as large as the output, that is of no use to the new operator.
+        hidden: subgraphs that belong to the operator alone.
+        dense: options by which `densify` restores the operator.
+    """
+
+    custom_code: str
+    subgraph: int
+    operator: Any = field(repr=False)
+    units: int
+    return_sequences: bool
+    matrices: dict[str, Matrix]
+    home: int
+    biases: dict[str, tuple[int, ...]]
+    source: int
+    states: tuple[int, ...]
+    sequence: int
+    dense: dict[str, Value]
+    reset_after: bool = True
+    last_states: tuple[int, ...] = ()
+    batch_major: bool = False
+    zeros: int | None = None
+    hidden: tuple[int, ...] = ()
