@@ -171,9 +171,12 @@ public final class DelegateTest {
 
   private static void sharedByTwoInterpreters() throws Exception {
     float[] expected = floats("expected.f32");
-    try (BlockSparseDelegate delegate = new BlockSparseDelegate()) {
-      checkClose(run(delegate), expected);
-      checkClose(run(delegate), expected);
+    try (BlockSparseDelegate delegate = new BlockSparseDelegate();
+        Interpreter one = new Interpreter(file("sparse.tflite"), new Interpreter.Options().addDelegate(delegate));
+        Interpreter other = new Interpreter(file("sparse.tflite"), new Interpreter.Options().addDelegate(delegate))) {
+      for (Interpreter interpreter : Arrays.asList(one, other, one)) {
+        checkClose(run(interpreter), expected);
+      }
     }
   }
 
