@@ -153,7 +153,7 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   std::vector<int32_t> offsets;
   for (int32_t c = 0; c < shape.columns; c++) offsets.push_back(c * plane * static_cast<int32_t>(sizeof(float)));
   const std::vector<float> bias = Floats(shape.rows);
-  const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), offsets.data(), plane, 1);
+  const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), offsets.data(), plane, 1, 0);
   const size_t slack = 16 * kernels::kMaxLanes;
   const std::vector<float> x = Floats(static_cast<size_t>(shape.columns) * plane + slack);
   std::vector<float> y(static_cast<size_t>(shape.rows) * plane + slack);

@@ -416,6 +416,26 @@ TEST(Conv, ImagesOfManyTiles) {
   }
 }
 
+// More channels than the first-level cache holds planes' tiles of: slices of them, one after the other.
+TEST(Conv, ManyChannels) {
+  int seed = 0;
+  for (int32_t block : {0, 1, 2, 4, 8}) {
+    for (int32_t stride : {1, 2}) {
+      seed++;
+      ConvTester tester;
+      tester.image(1 + seed % 2, 9, 11).channels(kSlow ? 90 : 150, 11).kernel(3, 3).stride(stride, stride).same(true);
+      tester.block(block, seed % 3 == 0).density(0.8).permuted(seed % 4 == 0).planar(seed % 5 != 0).seed(seed);
+      tester.clamp(-1.0f, 2.0f).Test({1, 3});
+      tester.residual(ConvTester::Residual::kOther).Test({1, 2});
+      if (stride == 1) {
+        const int32_t many = kSlow ? 90 : 150;
+        tester.channels(many, many).planar(true).residual(ConvTester::Residual::kInput).Test({2});
+      }
+      if (HasFailure()) return;
+    }
+  }
+}
+
 TEST(Conv, ThreadsDoNotChangeABit) {
   int seed = 0;
   for (int32_t block : {0, 1, 2, 4, 8}) {

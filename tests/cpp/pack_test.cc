@@ -23,15 +23,25 @@ constexpr float kUnset = -123.0f;
 // Offsets that say which column they are, in no order that could be guessed.
 std::vector<int32_t> Offsets(int32_t columns) {
   std::vector<int32_t> offsets(columns);
-  for (int32_t c = 0; c < columns; c++) offsets[c] = 7 * ((c * 31) % 101) + 3000 * (c % 2) + 10000 * c;
+  for (int32_t c = 0; c < columns; c++) offsets[c] = 7 * ((c * 31) % 101) + 10000 * ((c * 7 + 3) % columns) - 5000;
+  if (columns % 7 == 0) std::iota(offsets.begin(), offsets.end(), -3);
   return offsets;
+}
+
+// The columns in the order in which a row's are added up: by offset, slice by slice.
+std::vector<int32_t> Sorted(std::vector<int32_t> columns, const std::vector<int32_t>& offsets) {
+  std::sort(columns.begin(), columns.end(), [&](int32_t a, int32_t b) { return offsets[a] < offsets[b]; });
+  return columns;
+}
+int32_t SliceOf(int32_t column, const std::vector<int32_t>& offsets, int32_t slice_bytes) {
+  return slice_bytes == 0 ? 0 : (offsets[column] - *std::min_element(offsets.begin(), offsets.end())) / slice_bytes;
 }
 
 struct Decoded {
   std::vector<double> weights;     // [channel][column]
   std::vector<float> bias;         // by channel
   std::vector<uint64_t> work;      // by panel: blocks and rows
-  std::vector<int> times_written;  // by channel
+  std::vector<int> times_written;  // by channel, by the panels' first slices
   // By channel: the columns whose products are added, in the order they are.
   std::vector<std::vector<int32_t>> order;
 };
@@ -81,8 +91,13 @@ Decoded Decode(const PackedMatrix& packed, int32_t rows, int32_t columns, const 
         const int32_t channel = out / kStride;
         EXPECT_LT(channel, rows);
         if (channel >= rows) return;
-        result.times_written[channel]++;
-        result.bias[channel] = args.bias[row];
+        if (p % packed.slices == 0) {
+          result.times_written[channel]++;
+          result.bias[channel] = args.bias[row];
+        } else {
+          EXPECT_EQ(args.bias[row], 0.0f) << "added once more";
+          EXPECT_EQ(out, packed.Args(p - 1).row_out[row]) << "slices of a panel have the same rows";
+        }
         for (const Term& term : terms) {
           result.weights[static_cast<size_t>(channel) * columns + term.column] += term.weight;
           result.order[channel].push_back(term.column);
@@ -113,28 +128,38 @@ Decoded Decode(const PackedMatrix& packed, int32_t rows, int32_t columns, const 
   return result;
 }
 
-void CheckLowered(const LoweredMatrix& matrix, const std::vector<float>* bias, int panels) {
+void CheckLowered(const LoweredMatrix& matrix, const std::vector<float>* bias, int panels, int32_t slice_bytes = 0) {
   SCOPED_TRACE(::testing::Message() << matrix.rows << " x " << matrix.columns << " block " << matrix.block
                                     << (matrix.aligned ? " aligned" : " unaligned") << ", "
-                                    << matrix.block_column.size() << " blocks, " << panels << " panels");
+                                    << matrix.block_column.size() << " blocks, " << panels << " panels, slices of "
+                                    << slice_bytes);
   const std::vector<int32_t> offsets = Offsets(matrix.columns);
   const PackedMatrix packed =
-      PackLowered(matrix, bias != nullptr ? bias->data() : nullptr, offsets.data(), kStride, panels);
+      PackLowered(matrix, bias != nullptr ? bias->data() : nullptr, offsets.data(), kStride, panels, slice_bytes);
   ASSERT_EQ(1 << packed.log2_block, matrix.block);
   if (matrix.aligned) {
     ASSERT_TRUE(packed.aligned);
   }
-  ASSERT_GE(packed.panels.size(), 1u);
-  ASSERT_LE(packed.panels.size(), static_cast<size_t>(panels));
+  int32_t slices = 0;
+  for (int32_t c = 0; c < matrix.columns; c++) slices = std::max(slices, SliceOf(c, offsets, slice_bytes) + 1);
+  ASSERT_EQ(packed.slices, slices);
+  ASSERT_GE(packed.panels.size(), static_cast<size_t>(slices));
+  ASSERT_LE(packed.panels.size(), static_cast<size_t>(panels) * slices);
+  ASSERT_EQ(packed.panels.size() % slices, 0u);
   const Decoded decoded = Decode(packed, matrix.rows, matrix.columns, offsets);
   EXPECT_EQ(decoded.weights, DenseOf(matrix));
   EXPECT_EQ(decoded.times_written, std::vector<int>(matrix.rows, 1));
   EXPECT_EQ(decoded.bias, bias != nullptr ? *bias : std::vector<float>(matrix.rows, 0.0f));
   for (int32_t row = 0; row < matrix.rows; row++) {
-    std::vector<int32_t> order;  // blocks by the row they start at, however the matrix is cut
-    for (int32_t first = std::max(0, row - matrix.block + 1); first <= row; first++) {
-      order.insert(order.end(), matrix.block_column.begin() + matrix.row_begin[first],
-                   matrix.block_column.begin() + matrix.row_begin[first + 1]);
+    std::vector<int32_t> order;  // blocks by slice and the row they start at, however the matrix is cut into panels
+    for (int32_t slice = 0; slice < slices; slice++) {
+      for (int32_t first = std::max(0, row - matrix.block + 1); first <= row; first++) {
+        for (int32_t column : Sorted({matrix.block_column.begin() + matrix.row_begin[first],
+                                      matrix.block_column.begin() + matrix.row_begin[first + 1]},
+                                     offsets)) {
+          if (SliceOf(column, offsets, slice_bytes) == slice) order.push_back(column);
+        }
+      }
     }
     EXPECT_EQ(decoded.order[ChannelOf(matrix, row)], order) << "row " << row;
   }
@@ -172,11 +197,29 @@ TEST(PackLowered, EveryNumberOfPanels) {
   }
 }
 
+TEST(PackLowered, Slices) {
+  Random random(5);
+  for (int32_t block : {1, 2, 4, 8}) {
+    for (bool aligned : {false, true}) {
+      for (int32_t columns : {1, 12, 21}) {
+        const LoweredMatrix matrix = RandomMatrix(29, columns, block, aligned, 0.4, &random);
+        const std::vector<float> bias = random.Floats(29);
+        // Of one column each, of some, with none in between, and one of all.
+        for (int32_t slice_bytes : {1, 10, 9000, 25000, 1 << 30}) {
+          if (slice_bytes == 1 && columns == 12) continue;  // a hundred thousand slices
+          for (int panels : {1, 3, 8}) CheckLowered(matrix, &bias, panels, slice_bytes);
+        }
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST(PackLowered, PanelsShareTheWork) {
   Random random(3);
   for (bool aligned : {false, true}) {
     const LoweredMatrix matrix = RandomMatrix(512, 64, 4, aligned, 0.2, &random);
-    const PackedMatrix packed = PackLowered(matrix, nullptr, Offsets(64).data(), kStride, 8);
+    const PackedMatrix packed = PackLowered(matrix, nullptr, Offsets(64).data(), kStride, 8, 0);
     ASSERT_EQ(packed.panels.size(), 8u);
     const Decoded decoded = Decode(packed, 512, 64, Offsets(64));
     const auto [least, most] = std::minmax_element(decoded.work.begin(), decoded.work.end());
@@ -200,7 +243,7 @@ TEST(PackLowered, WorkInOneCornerIsCutToo) {
       matrix.row_begin.push_back(static_cast<uint32_t>(matrix.block_column.size()));
     }
     for (int panels : {2, 3, 5, 8}) CheckLowered(matrix, nullptr, panels);
-    const PackedMatrix packed = PackLowered(matrix, nullptr, Offsets(100).data(), kStride, 4);
+    const PackedMatrix packed = PackLowered(matrix, nullptr, Offsets(100).data(), kStride, 4, 0);
     const Decoded decoded = Decode(packed, 256, 100, Offsets(100));
     EXPECT_LT(*std::max_element(decoded.work.begin(), decoded.work.end()), 1600u) << "of 3456";
   }
@@ -212,23 +255,24 @@ TEST(PackDense, IsTheMatrixInAlignedBlocks) {
     for (int32_t columns : {1, 3, 27, 64}) {
       for (int block : {1, 2, 4, 8}) {
         for (int panels : {1, 2, 3, 8}) {
+          const int32_t slice_bytes = panels == 2 ? 30000 : 0;
           SCOPED_TRACE(::testing::Message() << rows << " x " << columns << " block " << block << ", " << panels);
           const std::vector<float> weights = random.Floats(static_cast<size_t>(rows) * columns);
           const std::vector<float> bias = random.Floats(rows);
           const std::vector<int32_t> offsets = Offsets(columns);
           const bool with_bias = rows % 2 == 1;
           const PackedMatrix packed = PackDense(weights.data(), rows, columns, block, with_bias ? bias.data() : nullptr,
-                                                offsets.data(), kStride, panels);
+                                                offsets.data(), kStride, panels, slice_bytes);
           ASSERT_EQ(1 << packed.log2_block, block);
           ASSERT_TRUE(packed.aligned);
-          ASSERT_LE(packed.panels.size(), static_cast<size_t>(panels));
+          ASSERT_LE(packed.panels.size(), static_cast<size_t>(panels) * packed.slices);
           const Decoded decoded = Decode(packed, rows, columns, offsets);
           EXPECT_EQ(decoded.weights, std::vector<double>(weights.begin(), weights.end()));
           EXPECT_EQ(decoded.times_written, std::vector<int>(rows, 1));
           EXPECT_EQ(decoded.bias, with_bias ? bias : std::vector<float>(rows, 0.0f));
           std::vector<int32_t> in_order(columns);
           std::iota(in_order.begin(), in_order.end(), 0);
-          for (const auto& order : decoded.order) EXPECT_EQ(order, in_order);
+          for (const auto& order : decoded.order) EXPECT_EQ(order, Sorted(in_order, offsets));
           if (HasFailure()) return;
         }
       }

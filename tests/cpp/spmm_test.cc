@@ -40,6 +40,7 @@ class SpmmTester {
   SpmmTester& in_place(bool in_place) { return Set(&in_place_, in_place); }
   SpmmTester& permuted(bool permuted) { return Set(&permuted_, permuted); }
   SpmmTester& panels(int panels) { return Set(&panels_, panels); }
+  SpmmTester& slice_columns(int columns) { return Set(&slice_columns_, columns); }  // 0: one slice
   SpmmTester& hostile(bool hostile) { return Set(&hostile_, hostile); }
   SpmmTester& seed(int seed) { return Set(&seed_, seed); }
   SpmmTester& clamp(float low, float high) {
@@ -88,7 +89,8 @@ class SpmmTester {
     const std::vector<float> added(residual.data(), residual.data() + size);
 
     kernels::PackedMatrix packed =
-        kernels::PackLowered(matrix, bias_ ? bias.data() : nullptr, InBytes(offset).data(), stride, panels_);
+        kernels::PackLowered(matrix, bias_ ? bias.data() : nullptr, InBytes(offset).data(), stride, panels_,
+                             slice_columns_ * pixels * static_cast<int32_t>(sizeof(float)));
     // Blocks of 1 are packed alike for both kinds.
     EXPECT_EQ(packed.aligned, aligned_ || block_ == 1);
     const auto& table = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
@@ -116,9 +118,11 @@ class SpmmTester {
       args.row_out = row_out.data();
       args.x = x.data() + Misalignment();
       args.y = out + kGap;
-      args.residual = residual_ ? residual.data() + kGap : nullptr;
-      args.low = low_;
-      args.high = high_;
+      const int slice = static_cast<int>(p) % packed.slices;
+      const bool last = slice + 1 == packed.slices;
+      args.residual = slice > 0 ? args.y : residual_ ? residual.data() + kGap : nullptr;
+      args.low = last ? low_ : -kInfinity;
+      args.high = last ? high_ : kInfinity;
       kernel(args);
     }
 
@@ -173,13 +177,13 @@ class SpmmTester {
     name << table_.name << (aligned_ ? " aligned" : " unaligned") << " block " << block_ << " tile " << tile_ << ", "
          << rows_ << " x " << columns_ << ", density " << density_ << ", clamp " << low_ << " to " << high_
          << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "") << (in_place_ ? " in place" : "")
-         << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", " << panels_ << " panels, seed "
-         << seed_;
+         << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", " << panels_ << " panels, slices of "
+         << slice_columns_ << ", seed " << seed_;
     return name.GetString();
   }
 
   const KernelTable& table_;
-  int block_ = 4, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, seed_ = 1;
+  int block_ = 4, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, slice_columns_ = 0, seed_ = 1;
   bool aligned_ = false, bias_ = true, residual_ = false, in_place_ = false, permuted_ = false, hostile_ = false;
   double density_ = 0.3;
   float low_ = -kInfinity, high_ = kInfinity;
@@ -280,6 +284,20 @@ TEST_P(SpmmTest, ManyBlocks) {
       [&](SpmmTester tester) { tester.rows(10).columns(kSlow ? 150 : 700).density(0.9).seed(seed++).Test(); });
 }
 
+TEST_P(SpmmTest, SlicesOfColumns) {
+  int seed = 5500;
+  ForEachKernel([&](SpmmTester tester) {
+    tester.rows(11).columns(14).density(0.5).bias(true).clamp(-0.5f, 1.0f);
+    for (int columns : {1, 4, 13}) {
+      for (bool residual : {false, true}) {
+        tester.slice_columns(columns).residual(residual).in_place(residual && columns == 4).seed(seed++);
+        const std::vector<float> one = tester.panels(1).Test();
+        EXPECT_TRUE(SameBits(one, tester.panels(3).Test())) << "3 panels";
+      }
+    }
+  });
+}
+
 TEST_P(SpmmTest, PanelsDoNotChangeABit) {
   int seed = 6000;
   ForEachKernel([&](SpmmTester tester) {
@@ -308,7 +326,8 @@ TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
       const std::vector<float> x = random.Floats(static_cast<size_t>(11) * pixels);
       std::vector<int32_t> offset(11);
       for (int32_t c = 0; c < 11; c++) offset[c] = c * pixels;
-      const kernels::PackedMatrix packed = kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), pixels, 1);
+      const kernels::PackedMatrix packed =
+          kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), pixels, 1, 0);
       const auto& kernel = (packed.aligned ? table().spmm.aligned : table().spmm.unaligned)[log2_block];
       std::vector<float> first;
       for (int width = 1; width <= widest; width++) {

@@ -1,6 +1,7 @@
 #include "tflite_delegate/kernels/pack.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace block_sparse {
 namespace kernels {
@@ -13,11 +14,15 @@ int Log2(int block) {
   return log2;
 }
 
-// Appends rows [first, last) of the output, rounded up to whole blocks with rows that go nowhere. Rows before
+// Begins a panel: rows [first, last) of the output, rounded up to whole blocks with rows that go nowhere. Rows before
 // `first_stored` are computed in part only, for the blocks that reach from them into the panel.
-void AppendRows(const std::vector<int32_t>& row_channel, int32_t total_rows, int32_t first, int32_t first_stored,
-                int32_t last, int32_t block, const float* bias, int32_t channel_stride, PackedMatrix* packed) {
+void AppendPanel(const std::vector<int32_t>& row_channel, int32_t total_rows, int32_t first, int32_t first_stored,
+                 int32_t last, int32_t block, const float* bias, int32_t channel_stride, PackedMatrix* packed) {
+  packed->panels.push_back({});
   PackedMatrix::Panel& panel = packed->panels.back();
+  panel.weights = packed->weights.size();
+  panel.offsets = packed->offsets.size();
+  panel.counts = packed->counts.size();
   panel.row = packed->row_out.size();
   panel.rows = (last - first + block - 1) / block * block;
   for (int32_t r = first; r < first + panel.rows; r++) {
@@ -46,6 +51,44 @@ std::vector<int32_t> Cuts(int32_t rows, int panels, int32_t multiple, const Work
   return cuts;
 }
 
+// The columns in the order of their pixels in memory, and the slice that each is in. So the positions of a kernel
+// follow each other for each channel, and find the pixels that they share in the first-level cache.
+struct Columns {
+  Columns(const int32_t* offset, int32_t columns, int32_t slice_bytes) : order(columns), slice(columns, 0) {
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return offset[a] < offset[b]; });
+    if (slice_bytes == 0 || columns == 0) return;
+    const int64_t lowest = offset[order.front()];
+    for (int32_t c = 0; c < columns; c++) slice[c] = static_cast<int32_t>((offset[c] - lowest) / slice_bytes);
+    slices = slice[order.back()] + 1;
+  }
+  std::vector<int32_t> order, slice;
+  int slices = 1;
+};
+
+// The blocks by row and, in a row, in the columns' order.
+std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const std::vector<int32_t>& column_order) {
+  std::vector<int32_t> place(column_order.size());
+  for (size_t i = 0; i < column_order.size(); i++) place[column_order[i]] = static_cast<int32_t>(i);
+  std::vector<uint32_t> next_of_column(column_order.size() + 1, 0);
+  for (int32_t column : matrix.block_column) next_of_column[place[column] + 1]++;
+  std::partial_sum(next_of_column.begin(), next_of_column.end(), next_of_column.begin());
+  struct Block {
+    uint32_t index;
+    int32_t row;
+  };
+  std::vector<Block> by_column(matrix.block_column.size());
+  for (int32_t r = 0; r < matrix.rows; r++) {
+    for (uint32_t b = matrix.row_begin[r]; b < matrix.row_begin[r + 1]; b++) {
+      by_column[next_of_column[place[matrix.block_column[b]]]++] = {b, r};
+    }
+  }
+  std::vector<uint32_t> order(by_column.size());
+  std::vector<uint32_t> next_of_row(matrix.row_begin.begin(), matrix.row_begin.end());
+  for (const Block& block : by_column) order[next_of_row[block.row]++] = block.index;
+  return order;
+}
+
 }  // namespace
 
 SpmmArgs PackedMatrix::Args(size_t index) const {
@@ -61,7 +104,7 @@ SpmmArgs PackedMatrix::Args(size_t index) const {
 }
 
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
-                         int32_t channel_stride, int panels) {
+                         int32_t channel_stride, int panels, int32_t slice_bytes) {
   const int32_t block = matrix.block;
   const int32_t rows = matrix.rows;
   PackedMatrix packed;
@@ -70,36 +113,38 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   const size_t blocks = matrix.block_column.size();
   packed.weights.reserve(matrix.values.size());
   packed.offsets.reserve(blocks);
+  const Columns columns(column_offset, matrix.columns, slice_bytes);
+  const std::vector<uint32_t> order = OrderBlocks(matrix, columns.order);
+  packed.slices = columns.slices;
   // A row costs about as much as a block: its bias, its store and the end of its loop.
   const std::vector<int32_t> cuts =
       Cuts(rows, panels, block, [&](int32_t row) { return matrix.row_begin[row] + static_cast<uint64_t>(row); });
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t stored = cuts[c], last = cuts[c + 1];
     const int32_t first = packed.aligned ? stored : std::max(0, stored - (block - 1));
-    packed.panels.push_back({});
-    packed.panels.back().weights = packed.weights.size();
-    packed.panels.back().offsets = packed.offsets.size();
-    packed.panels.back().counts = packed.counts.size();
-    packed.panels.back().blocks = matrix.row_begin[last] - matrix.row_begin[first];
-    AppendRows(matrix.row_channel, rows, first, stored, last, block, bias, channel_stride, &packed);
-    const int32_t padded_last = first + packed.panels.back().rows;
-    const int32_t step = packed.aligned ? block : 1;
-    for (int32_t r = first; r < padded_last; r += step) {
-      const uint32_t begin = matrix.row_begin[std::min(r, last)];
-      const uint32_t end = matrix.row_begin[std::min(r + step, last)];
-      packed.counts.push_back(end - begin);
-      const int32_t turn = packed.aligned ? 0 : (r - first) % block;
-      const size_t old_blocks = packed.offsets.size();
-      packed.offsets.resize(old_blocks + (end - begin));
-      packed.weights.resize((old_blocks + (end - begin)) * block);
-      int32_t* offset = packed.offsets.data() + old_blocks;
-      float* to = packed.weights.data() + old_blocks * block;
-      const float* w = matrix.values.data() + static_cast<size_t>(begin) * block;
-      for (uint32_t b = begin; b < end; b++, to += block, w += block) {
-        *offset++ = column_offset[matrix.block_column[b]];
-        // Weight i to place (i + turn) mod block.
-        std::copy(w, w + (block - turn), to + turn);
-        std::copy(w + (block - turn), w + block, to);
+    std::vector<uint32_t> next(matrix.row_begin.begin() + first, matrix.row_begin.begin() + last + 1);
+    for (int slice = 0; slice < packed.slices; slice++) {
+      AppendPanel(matrix.row_channel, rows, first, stored, last, block, slice == 0 ? bias : nullptr, channel_stride,
+                  &packed);
+      PackedMatrix::Panel& panel = packed.panels.back();
+      const int32_t step = packed.aligned ? block : 1;
+      for (int32_t r = first; r < first + panel.rows; r += step) {
+        const int32_t turn = packed.aligned ? 0 : (r - first) % block;
+        uint32_t count = 0;
+        if (r < last) {
+          const uint32_t end = matrix.row_begin[std::min(r + step, last)];
+          for (uint32_t& i = next[r - first]; i < end; i++, count++) {
+            const int32_t column = matrix.block_column[order[i]];
+            if (columns.slice[column] != slice) break;
+            packed.offsets.push_back(column_offset[column]);
+            // Weight i to place (i + turn) mod block.
+            const float* w = matrix.values.data() + static_cast<size_t>(order[i]) * block;
+            packed.weights.insert(packed.weights.end(), w + (block - turn), w + block);
+            packed.weights.insert(packed.weights.end(), w, w + (block - turn));
+          }
+        }
+        packed.counts.push_back(count);
+        panel.blocks += count;
       }
     }
   }
@@ -107,31 +152,36 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
 }
 
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,
-                       const int32_t* column_offset, int32_t channel_stride, int panels) {
+                       const int32_t* column_offset, int32_t channel_stride, int panels, int32_t slice_bytes) {
   PackedMatrix packed;
   packed.log2_block = Log2(block);
   packed.aligned = true;
+  const Columns ordered(column_offset, columns, slice_bytes);
+  packed.slices = ordered.slices;
   const std::vector<int32_t> identity;
   const std::vector<int32_t> cuts = Cuts(rows, panels, block, [](int32_t row) { return static_cast<uint64_t>(row); });
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t first = cuts[c], last = cuts[c + 1];
-    packed.panels.push_back({});
-    packed.panels.back().weights = packed.weights.size();
-    packed.panels.back().counts = packed.counts.size();
-    packed.panels.back().offsets = packed.offsets.size();
-    AppendRows(identity, rows, first, first, last, block, bias, channel_stride, &packed);
-    const int32_t padded_last = first + packed.panels.back().rows;
-    packed.panels.back().blocks = static_cast<uint64_t>((padded_last - first) / block) * columns;
-    for (int32_t r = first; r < padded_last; r += block) {
-      packed.counts.push_back(columns);
-      packed.offsets.insert(packed.offsets.end(), column_offset, column_offset + columns);
-      const size_t at = packed.weights.size();
-      packed.weights.resize(at + static_cast<size_t>(columns) * block);
-      for (int32_t q = 0; q < block && r + q < rows; q++) {
-        const float* row = weights + static_cast<size_t>(r + q) * columns;
-        float* to = &packed.weights[at + q];
-        for (int32_t col = 0; col < columns; col++) to[static_cast<size_t>(col) * block] = row[col];
+    auto begin = ordered.order.begin();
+    for (int slice = 0; slice < packed.slices; slice++) {
+      const auto end =
+          std::find_if(begin, ordered.order.end(), [&](int32_t column) { return ordered.slice[column] != slice; });
+      const uint32_t count = static_cast<uint32_t>(end - begin);
+      AppendPanel(identity, rows, first, first, last, block, slice == 0 ? bias : nullptr, channel_stride, &packed);
+      PackedMatrix::Panel& panel = packed.panels.back();
+      panel.blocks = static_cast<uint64_t>(panel.rows / block) * count;
+      for (int32_t r = first; r < first + panel.rows; r += block) {
+        packed.counts.push_back(count);
+        const size_t at = packed.weights.size();
+        packed.weights.resize(at + static_cast<size_t>(count) * block);
+        for (auto column = begin; column != end; column++) packed.offsets.push_back(column_offset[*column]);
+        for (int32_t q = 0; q < block && r + q < rows; q++) {
+          const float* row = weights + static_cast<size_t>(r + q) * columns;
+          float* to = &packed.weights[at + q];
+          for (auto column = begin; column != end; column++, to += block) *to = row[*column];
+        }
       }
+      begin = end;
     }
   }
   return packed;

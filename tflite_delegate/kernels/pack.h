@@ -12,8 +12,10 @@
 namespace block_sparse {
 namespace kernels {
 
-// A matrix cut into panels of rows that can be computed independently of each other. A row's sum runs over its blocks
-// in the same order however the matrix is cut, so the cut never shows in the results.
+// A matrix cut into panels of rows that can be computed independently of each other, and these into slices of columns
+// that are computed one after the other: all but the first add to what the one before it left. A row's sum runs over
+// its blocks in the order of their pixels in memory however the matrix is cut into panels, so that cut never shows in
+// the results.
 struct PackedMatrix {
   struct Panel {
     int32_t rows;                          // multiple of the block
@@ -22,25 +24,27 @@ struct PackedMatrix {
   };
   int log2_block = 0;
   bool aligned = false;
-  std::vector<Panel> panels;
+  int slices = 1;
+  std::vector<Panel> panels;  // the slices of the first, those of the second, ...
   std::vector<float> weights;
   std::vector<int32_t> offsets;
   std::vector<uint32_t> counts;
   std::vector<float> bias;
   std::vector<int32_t> row_out;
 
-  // Everything of SpmmArgs that belongs to the panel.
-  SpmmArgs Args(size_t panel) const;
+  // Everything of SpmmArgs that belongs to the slice of a panel.
+  SpmmArgs Args(size_t index) const;
 };
 
 // column_offset[c]: where the pixels of column c are, in bytes from x. channel_stride: floats from one output channel
-// to the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work.
+// to the next in y. bias may be null. The matrix is cut into at most `panels` panels of about equal work, and into
+// slices of the columns whose offsets lie within `slice_bytes` of each other, if that is not 0.
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
-                         int32_t channel_stride, int panels);
+                         int32_t channel_stride, int panels, int32_t slice_bytes);
 
 // The same for dense row-major weights, in aligned blocks of `block` rows.
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,
-                       const int32_t* column_offset, int32_t channel_stride, int panels);
+                       const int32_t* column_offset, int32_t channel_stride, int panels, int32_t slice_bytes);
 
 }  // namespace kernels
 }  // namespace block_sparse

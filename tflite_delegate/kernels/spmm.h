@@ -26,7 +26,7 @@ struct SpmmArgs {
 using SpmmKernel = void (*)(const SpmmArgs&);
 
 constexpr int kSpmmBlocks = 4;  // blocks of 1, 2, 4, 8 rows, indexed by log2
-constexpr int kSpmmMaxTile = 8;
+constexpr int kSpmmMaxTile = 14;
 
 struct SpmmKernels {
   int max_tile[kSpmmBlocks];                          // widest tile, in vectors

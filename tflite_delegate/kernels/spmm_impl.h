@@ -79,6 +79,7 @@ class Spmm {
 
  public:
   static void Unaligned(const SpmmArgs& original) {
+    if constexpr (kBlock == 1) return Aligned(original);
     const SpmmArgs args = original;
     const float* weights = args.weights;
     const int32_t* offsets = args.offsets;

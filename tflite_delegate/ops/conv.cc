@@ -13,6 +13,8 @@
 namespace block_sparse {
 namespace ops {
 
+constexpr float kInfinity = __builtin_huge_valf();
+
 bool ConvExtent(int32_t input, int32_t kernel, int32_t stride, int32_t dilation, bool same, int32_t* output,
                 int32_t* pad_before, int32_t* pad_after) {
   const int64_t reach = static_cast<int64_t>(kernel - 1) * dilation + 1;
@@ -32,8 +34,7 @@ Conv::Conv(int input, int output, const ConvOptions& options, const graph::Borde
 
 bool Conv::FuseResidual(int residual, float low, float high) {
   // The sum is clamped once, after the addition.
-  const float infinity = __builtin_huge_valf();
-  if (inputs.size() > 1 || low_ != -infinity || high_ != infinity) return false;
+  if (inputs.size() > 1 || low_ != -kInfinity || high_ != kInfinity) return false;
   inputs.push_back(residual);
   low_ = low;
   high_ = high;
@@ -134,16 +135,36 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
   const int panels = std::max(1, std::min(pieces / tile_count, weights_.rows / 32));
 
+  const int32_t slice_bytes = SliceBytes(plane, std::min(vectors, widest_) * lanes_, 1 << log2_block);
   if (weights_.dense != nullptr) {
     packed_ = kernels::PackDense(weights_.dense, weights_.rows, static_cast<int32_t>(column_offset.size()), dense_block,
-                                 weights_.bias, column_offset.data(), output_.planes.plane, panels);
+                                 weights_.bias, column_offset.data(), output_.planes.plane, panels, slice_bytes);
   } else {
-    packed_ = kernels::PackLowered(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels);
+    packed_ = kernels::PackLowered(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels,
+                                   slice_bytes);
     weights_.sparse = LoweredMatrix();
   }
   strided_ = kernels.strided;
   kernels_ = packed_.aligned ? kernels.spmm.aligned[packed_.log2_block] : kernels.spmm.unaligned[packed_.log2_block];
   return true;
+}
+
+// How far apart in memory the planes of a slice may lie, for tiles of `pixels`; 0 for one slice of all. What a slice
+// reads for a tile is to stay in the first-level cache while all rows of a panel go by, but a slice is to have so many
+// multiply-adds that they make up for reading and writing the sums once more.
+int32_t Conv::SliceBytes(int32_t plane, int32_t pixels, int32_t block) const {
+  constexpr int64_t kCache = 24 << 10;
+  constexpr int64_t kBlocksPerRow = 16;
+  const int64_t row = output_.planes.row, height = options_.kernel_height, line = kernels::kMaxLanes;
+  const int64_t reach = std::min(height * (pixels + 2 * line), (height - 1) * row + pixels + 2 * line);
+  const int64_t planes = input_.dims[3] * (in_place_ ? int64_t{1} : static_cast<int64_t>(phases_.size()));
+  const int64_t planes_in_cache = std::max<int64_t>(1, kCache / (reach * static_cast<int64_t>(sizeof(float))));
+  const int64_t values = weights_.dense != nullptr ? static_cast<int64_t>(weights_.rows) * weights_.columns
+                                                   : static_cast<int64_t>(weights_.sparse.values.size());
+  const int64_t slices =
+      std::min((planes + planes_in_cache - 1) / planes_in_cache, values / weights_.rows / (kBlocksPerRow * block));
+  if (slices < 2) return 0;
+  return static_cast<int32_t>((planes + slices - 1) / slices * plane * static_cast<int64_t>(sizeof(float)));
 }
 
 // Copies the image to scratch: for each phase (py, px) of the strides that a kernel position needs, the pixels at
@@ -218,7 +239,7 @@ size_t Conv::WeightBytes() const {
 }
 
 void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const {
-  const int panels = static_cast<int>(packed_.panels.size());
+  const int slices = packed_.slices, panels = static_cast<int>(packed_.panels.size()) / slices;
   const int32_t row = output_.planes.row;
   // Whole cache lines: a little before the first row is computed again rather than every vector split.
   const int32_t first = begin * row / kernels::kMaxLanes * kernels::kMaxLanes;
@@ -247,13 +268,15 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
       const int32_t from = static_cast<int32_t>(static_cast<int64_t>(vectors) * tile / tiles);
       const int32_t to = static_cast<int32_t>(static_cast<int64_t>(vectors) * (tile + 1) / tiles);
       const int32_t pixel = first + from * lanes_;
-      kernels::SpmmArgs args = packed_.Args(task / tiles);
-      args.x = x + pixel;
-      args.y = y + pixel;
-      args.residual = residual == nullptr ? nullptr : residual + pixel;
-      args.low = low_;
-      args.high = high_;
-      kernels_[to - from](args);
+      for (int slice = 0; slice < slices; slice++) {
+        kernels::SpmmArgs args = packed_.Args(static_cast<size_t>(task / tiles) * slices + slice);
+        args.x = x + pixel;
+        args.y = y + pixel;
+        args.residual = slice > 0 ? args.y : residual == nullptr ? nullptr : residual + pixel;
+        args.low = slice + 1 < slices ? -kInfinity : low_;
+        args.high = slice + 1 < slices ? kInfinity : high_;
+        kernels_[to - from](args);
+      }
     });
   }
 }

@@ -4,6 +4,9 @@
 // kernel always, a larger one if its output is as large as its input (the planner then keeps zeros around the image).
 // Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that
 // a kernel position is a shift again.
+//
+// What a tile of pixels reads of all input channels is often more than the first-level cache holds. Then the product is
+// done in slices of channels, each of which adds to the sums that the one before it left in the output.
 #ifndef TFLITE_DELEGATE_OPS_CONV_H_
 #define TFLITE_DELEGATE_OPS_CONV_H_
 
@@ -43,6 +46,7 @@ class Conv : public graph::Op {
   bool FuseZeroPad(const graph::Border& border) override;
 
  private:
+  int32_t SliceBytes(int32_t plane, int32_t pixels, int32_t block) const;
   void Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const;
 
   ConvOptions options_;
