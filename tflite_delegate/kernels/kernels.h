@@ -8,9 +8,9 @@
 // is NaN. Fma(sum, a, b) is sum + a * b. Weights<B> holds the B weights of a block; its Fma<k>(sum, x) is sum + x *
 // weight[k]. A Mask says which lanes; in memory it is -1 or 0 a lane. FmaWhere leaves the sum as it is where the mask
 // is not set, whatever a holds there. LoadEven(p) takes p[0], p[2], ..., LoadPairs also p[1], p[3], ..., both in an
-// order that suits the CPU and that LoadEvenMask shares; InOrder restores it. LoadEvery<n>(p) is p[0], p[n], p[2 * n],
-// ... in order, and may load the n * kLanes floats from p on. NextEven(even, p) is LoadEven(p + 2)
-// where even is LoadEven(p). InRegister(v) is v, which the compiler must not load again for each use of it. Scale(v, n)
+// order that suits the CPU and that LoadEvenMask shares; InOrder restores it. LoadEvery<n, k>(p) is p[k], p[n + k],
+// p[2 * n + k], ... in order, and may load the n * kLanes floats from p on. NextEven(even, p) is LoadEven(p + 2) where
+// even is LoadEven(p). InRegister(v) is v, which the compiler must not load again for each use of it. Scale(v, n)
 // is v * 2^n, n integral, |n| <= 250, with gradual underflow (Round gives such n). MaxOrNan(a, b) is NaN where either
 // is. Rows<B> is a vector of B floats, one a row: Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of
 // `with`.

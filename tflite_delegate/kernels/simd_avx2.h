@@ -46,13 +46,15 @@ struct Simd {
   static Vec Select(Mask mask, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, mask); }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return Fma(sum, _mm256_and_ps(a, mask), b); }
   // Lanes 2, 3 and 4, 5 have changed places, which costs less than to set them right for every load.
-  // Lane i is lane i * kStep mod 8 of the vector that it lies in, whichever that is.
-  template <int kStep>
+  // Lane i is lane (i * kStep + kFrom) mod 8 of the vector that it lies in, whichever that is.
+  template <int kStep, int kFrom = 0>
   static Vec LoadEvery(const float* p) {
-    const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(kStep));
+    const __m256i lanes =
+        _mm256_add_epi32(_mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(kStep)),
+                         _mm256_set1_epi32(kFrom));
     Vec all = _mm256_permutevar8x32_ps(Load(p), lanes);
     Unroll<kStep - 1>([&](auto k) BLOCK_SPARSE_LAMBDA {
-      constexpr int kFirst = (8 * (k + 1) + kStep - 1) / kStep;  // of the lanes from this vector on
+      constexpr int kFirst = (8 * (k + 1) - kFrom + kStep - 1) / kStep;  // of the lanes from this vector on
       all = _mm256_blend_ps(all, _mm256_permutevar8x32_ps(Load(p + 8 * (k + 1)), lanes), 0xff << kFirst & 0xff);
     });
     return all;

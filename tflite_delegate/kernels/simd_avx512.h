@@ -47,14 +47,16 @@ struct Simd {
   static Mask Less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static Vec Select(Mask mask, Vec yes, Vec no) { return _mm512_mask_blend_ps(mask, no, yes); }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return _mm512_mask3_fmadd_ps(a, b, sum, mask); }
-  // Lane i is lane i * kStep mod 16 of the vector that it lies in, whichever that is.
-  template <int kStep>
+  // Lane i is lane (i * kStep + kFrom) mod 16 of the vector that it lies in, whichever that is.
+  template <int kStep, int kFrom = 0>
   static Vec LoadEvery(const float* p) {
-    const __m512i lanes = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                             _mm512_set1_epi32(kStep));
+    const __m512i lanes =
+        _mm512_add_epi32(_mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                            _mm512_set1_epi32(kStep)),
+                         _mm512_set1_epi32(kFrom));
     Vec all = _mm512_permutexvar_ps(lanes, Load(p));
     Unroll<kStep - 1>([&](auto k) BLOCK_SPARSE_LAMBDA {
-      constexpr int kFirst = (16 * (k + 1) + kStep - 1) / kStep;  // of the lanes from this vector on
+      constexpr int kFirst = (16 * (k + 1) - kFrom + kStep - 1) / kStep;  // of the lanes from this vector on
       all = _mm512_mask_permutexvar_ps(all, static_cast<__mmask16>(0xffff << kFirst), lanes, Load(p + 16 * (k + 1)));
     });
     return all;

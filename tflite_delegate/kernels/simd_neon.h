@@ -49,12 +49,13 @@ struct Simd {
     return Fma(sum, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), mask)), b);
   }
   static Vec LoadEven(const float* p) { return vld2q_f32(p).val[0]; }
-  template <int kStep>
+  template <int kStep, int kFrom = 0>
   static Vec LoadEvery(const float* p) {
     static_assert(kStep == 2 || kStep == 3 || kStep == 6, "what vld2 and vld3 give");
-    if constexpr (kStep == 2) return LoadEven(p);
-    if constexpr (kStep == 3) return vld3q_f32(p).val[0];
-    return vuzp1q_f32(vld3q_f32(p).val[0], vld3q_f32(p + 12).val[0]);
+    if constexpr (kStep == 2) return vld2q_f32(p).val[kFrom];
+    if constexpr (kStep == 3) return vld3q_f32(p).val[kFrom];
+    const Vec a = vld3q_f32(p).val[kFrom % 3], b = vld3q_f32(p + 12).val[kFrom % 3];
+    return kFrom < 3 ? vuzp1q_f32(a, b) : vuzp2q_f32(a, b);
   }
   static void LoadPairs(const float* p, Vec* even, Vec* odd) {
     const float32x4x2_t pairs = vld2q_f32(p);

@@ -41,9 +41,9 @@ struct Simd {
   static Vec Select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return mask ? sum + a * b : sum; }
   static Vec LoadEven(const float* p) { return *p; }
-  template <int kStep>
+  template <int kStep, int kFrom = 0>
   static Vec LoadEvery(const float* p) {
-    return *p;
+    return p[kFrom];
   }
   static void LoadPairs(const float* p, Vec* even, Vec* odd) {
     *even = p[0];

@@ -11,8 +11,15 @@ template <class Simd, int kStep>
 void CopyStrided(const float* x, int32_t count, float* y) {
   int32_t i = 0;
   // Before the last one there is always a whole stretch to load.
-  for (; i + Simd::kLanes < count; i += Simd::kLanes)
+  for (; i + Simd::kLanes < count; i += Simd::kLanes) {
     Simd::Store(y + i, Simd::template LoadEvery<kStep>(x + i * kStep));
+  }
+  if (i > 0) {
+    // The last of them at the stretch's end, which begins among those that are there already.
+    i = count - Simd::kLanes;
+    Simd::Store(y + i, Simd::template LoadEvery<kStep, kStep - 1>(x + i * kStep - (kStep - 1)));
+    return;
+  }
   for (; i < count; i++) y[i] = x[i * kStep];
 }
 

@@ -94,6 +94,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
       }
     }
   } else {
+    columns_ = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
     phase_height_ = output_.height() + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
     const int64_t pixels = static_cast<int64_t>(phase_height_) * row + kernels::kMaxLanes;
     if (pixels > INT32_MAX / 2) return false;  // what follows stays within 32 bits
@@ -103,8 +104,11 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     for (int32_t ky = 0; ky < o.kernel_height; ky++) {
       for (int32_t kx = 0; kx < o.kernel_width; kx++) {
         const int32_t y = ky * o.dilation_height, x = kx * o.dilation_width;
-        const int32_t phase = y % o.stride_height * o.stride_width + x % o.stride_width;
-        size_t index = std::find(phases_.begin(), phases_.end(), phase) - phases_.begin();
+        const Phase phase = PhaseAt(y % o.stride_height, x % o.stride_width);
+        const size_t index =
+            std::find_if(phases_.begin(), phases_.end(),
+                         [&](const Phase& known) { return known.top == phase.top && known.left == phase.left; }) -
+            phases_.begin();
         if (index == phases_.size()) phases_.push_back(phase);
         const int64_t at =
             static_cast<int64_t>(index) * channels * plane + y / o.stride_height * row + x / o.stride_width;
@@ -149,6 +153,19 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   return true;
 }
 
+Conv::Phase Conv::PhaseAt(int32_t y, int32_t x) const {
+  const int32_t stride = options_.stride_width, width = input_.dims[2];
+  Phase phase;
+  phase.top = y - border_.top;
+  phase.left = x - border_.left;
+  // Column j is pixel j * stride + left of a row, if there is one.
+  phase.first = std::min(columns_, phase.left < 0 ? (stride - 1 - phase.left) / stride : 0);
+  const int32_t beyond = width - phase.left;  // j * stride < beyond
+  phase.last = std::max(phase.first, std::min(columns_, beyond > 0 ? (beyond + stride - 1) / stride : 0));
+  phase.pixel = static_cast<int64_t>(phase.first) * stride + phase.left;
+  return phase;
+}
+
 // How far apart in memory the planes of a slice may lie, for tiles of `pixels`; 0 for one slice of all. What a slice
 // reads for a tile is to stay in the first-level cache while all rows of a panel go by, but a slice is to have so many
 // multiply-adds that they make up for reading and writing the sums once more.
@@ -178,44 +195,44 @@ void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end,
   const int64_t row_step = planar ? input_.planes.row : static_cast<int64_t>(width) * channels;
   const int64_t pixel_step = planar ? 1 : channels;
   if (planar) image += input_.planes.origin;
-  const int32_t columns = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
-  const auto copy_row = [&](int task, int32_t r) {
-    const int32_t phase = phases_[task / channels], channel = task % channels;
-    const int32_t py = phase / o.stride_width, px = phase % o.stride_width;
-    float* to = scratch + static_cast<int64_t>(task) * scratch_plane_ + static_cast<int64_t>(r) * row;
-    const int32_t y = r * o.stride_height + py - border_.top;
+  const int64_t step = o.stride_width * pixel_step;
+  const auto copy = step <= kernels::kStridedMaxStep ? strided_.copy[step] : nullptr;
+  const auto copy_row = [&](const Phase& phase, float* to, int32_t channel, int32_t r) {
+    to += static_cast<int64_t>(channel) * scratch_plane_ + static_cast<int64_t>(r) * row;
+    const int32_t y = r * o.stride_height + phase.top;
     if (y < 0 || y >= height) {
-      std::fill(to, to + columns, 0.0f);
+      std::fill(to, to + columns_, 0.0f);
       return;
     }
-    // Columns of the phase whose pixel lies inside the image: x = j * stride_width + px - left.
-    const int32_t shift = border_.left - px;
-    const int32_t first = std::min(columns, shift > 0 ? (shift + o.stride_width - 1) / o.stride_width : 0);
-    const int32_t beyond = width + shift;  // j * stride_width < beyond
-    const int32_t last =
-        std::max(first, std::min(columns, beyond > 0 ? (beyond + o.stride_width - 1) / o.stride_width : 0));
-    const float* pixels = image + channel * channel_step + y * row_step +
-                          (static_cast<int64_t>(first) * o.stride_width - shift) * pixel_step;
-    const int64_t step = o.stride_width * pixel_step;
-    std::fill(to, to + first, 0.0f);
+    const int32_t count = phase.last - phase.first;
+    const float* pixels = image + channel * channel_step + y * row_step + phase.pixel * pixel_step;
+    std::fill(to, to + phase.first, 0.0f);
+    to += phase.first;
     if (step == 1) {
-      std::copy(pixels, pixels + (last - first), to + first);
-    } else if (step <= kernels::kStridedMaxStep && strided_.copy[step] != nullptr) {
-      strided_.copy[step](pixels, last - first, to + first);
+      std::copy(pixels, pixels + count, to);
+    } else if (copy != nullptr) {
+      copy(pixels, count, to);
     } else {
-      for (int32_t j = first; j < last; j++, pixels += step) to[j] = *pixels;
+      for (int32_t j = 0; j < count; j++, pixels += step) to[j] = *pixels;
     }
-    std::fill(to + last, to + columns, 0.0f);
+    std::fill(to + count, to + (columns_ - phase.first), 0.0f);
   };
   // In the order in which the image lies in memory: a row holds all channels of interleaved pixels.
-  const int planes = static_cast<int>(phases_.size()) * channels;
+  const int64_t phase_floats = static_cast<int64_t>(channels) * scratch_plane_;
   if (planar) {
-    pool->For(planes, [&](int task) {
-      for (int32_t r = begin; r < end; r++) copy_row(task, r);
+    pool->For(static_cast<int>(phases_.size()) * channels, [&](int task) {
+      const int phase = task / channels;
+      for (int32_t r = begin; r < end; r++) {
+        copy_row(phases_[phase], scratch + phase * phase_floats, task % channels, r);
+      }
     });
   } else {
     pool->For(end - begin, [&](int r) {
-      for (int task = 0; task < planes; task++) copy_row(task, begin + r);
+      float* to = scratch;
+      for (const Phase& phase : phases_) {
+        for (int32_t c = 0; c < channels; c++) copy_row(phase, to, c, begin + r);
+        to += phase_floats;
+      }
     });
   }
 }

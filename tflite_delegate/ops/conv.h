@@ -46,6 +46,14 @@ class Conv : public graph::Op {
   bool FuseZeroPad(const graph::Border& border) override;
 
  private:
+  // Every stride-th pixel of every stride-th row: row r is the image's r * stride_height + top. The columns [first,
+  // last) are its pixels from `pixel` on, the others lie outside of it.
+  struct Phase {
+    int32_t top, left, first, last;
+    int64_t pixel;
+  };
+
+  Phase PhaseAt(int32_t y, int32_t x) const;
   int32_t SliceBytes(int32_t plane, int32_t pixels, int32_t block) const;
   void Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const;
 
@@ -65,8 +73,8 @@ class Conv : public graph::Op {
   int32_t widest_ = 0;  // tile, in vectors
   size_t scratch_floats_ = 0;
   // Scratch: [input channel][phase used][phase_height][row], see Split.
-  std::vector<int32_t> phases_;  // phase y * stride_width + phase x
-  int32_t phase_height_ = 0, scratch_plane_ = 0;
+  std::vector<Phase> phases_;
+  int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
 };
 
 }  // namespace ops
