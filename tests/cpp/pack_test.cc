@@ -206,7 +206,7 @@ TEST(PackLowered, Slices) {
         const std::vector<float> bias = random.Floats(29);
         // Of one column each, of some, with none in between, and one of all.
         for (int32_t slice_bytes : {1, 10, 9000, 25000, 1 << 30}) {
-          if (slice_bytes == 1 && columns == 12) continue;  // a hundred thousand slices
+          if (slice_bytes < 9000 && columns == 12) continue;  // thousands of slices
           for (int panels : {1, 3, 8}) CheckLowered(matrix, &bias, panels, slice_bytes);
         }
         if (HasFailure()) return;
