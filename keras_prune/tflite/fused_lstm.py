@@ -27,8 +27,8 @@ _STATES = (18, 19)
 _NORMALISATION = range(20, 24)
 INPUT_COUNTS = (20, 24)
 
-# TensorFlow's converter writes 10 for every tf_keras layer, none of which clips its cell. Where the cell is beyond 10
-# its tanh is 1 either way.
+# TensorFlow's converter writes 10 for every tf_keras layer, none of which clips its cell; nor does what replaces it.
+# Only the dense file differs from Keras, where a cell passes 10.
 CELL_CLIPS = (0, 10)
 
 

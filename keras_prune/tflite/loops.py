@@ -26,9 +26,6 @@ def holds_matrices(model: Any, operator: Any) -> bool:
     return bool(names & {"FULLY_CONNECTED", FULLY_CONNECTED})
 
 
-# --- What the loop is, from the expressions ---
-
-
 def read(model: Any, s: int, i: int) -> RecurrentLayer:
     """Read a WHILE operator.
 
