@@ -130,15 +130,10 @@ def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray, layers: r
     assert group.weights is not None
     assert group.candidate is not None
     own_options, values = ENCODINGS[group.candidate.structure].encode(group.weights, group.candidate)
-    if len(group.buffers) == 1:
-        (buffer,) = group.buffers
-        model.buffers[buffer].data = flatbuffer.float_bytes(values)
-    else:
-        buffer = flatbuffer.add_buffer(model, flatbuffer.float_bytes(values))
     for site, layer in group.sites:
         operator = site.operator
         options = _options(group, {**layer.attributes, **own_options}, negative_zero_rows)
-        if layers.take(site, options, buffer):
+        if layers.take(site, options, values):
             continue
         if operator.opcodeIndex != first_opcode(model, replaced_code(layer.custom_code)):
             options["dense_opcode"] = int(operator.opcodeIndex)
@@ -146,8 +141,9 @@ def _replace(model: Any, group: Group, negative_zero_rows: np.ndarray, layers: r
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptions = np.frombuffer(custom_options.build(options), np.uint8)
-        for tensor in site.weights:
-            model.subgraphs[site.subgraph].tensors[tensor].shape = np.array([values.size], np.int32)
+        (buffer,), (weights,) = group.buffers, site.weights
+        model.subgraphs[site.subgraph].tensors[weights].shape = np.array([values.size], np.int32)
+        model.buffers[buffer].data = flatbuffer.float_bytes(values)
 
 
 def _options(

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.operators import LSTM, MAX_ELEMENTS, MAX_EXTENT
-from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer, require
+from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer, carried_options, require
 
 NAME = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 PROBLEM = f"{NAME} is not an LSTM as Keras has it"
@@ -32,7 +32,7 @@ INPUT_COUNTS = (20, 24)
 CELL_CLIPS = (0, 10)
 
 
-def holds_matrices(model: Any, operator: Any) -> bool:
+def holds_matrices(model: Any, subgraph: Any, operator: Any) -> bool:
     """Whether the operator has weights: always."""
     return True
 
@@ -80,7 +80,12 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
         states=tuple(inputs[slot] for slot in _STATES),
         sequence=outputs[0],
         batch_major=not time_major,
-        dense={"dense_operator": NAME, "batch_major": not time_major, "cell_clip": clip},
+        dense={
+            **carried_options(model, operator),
+            "dense_operator": NAME,
+            "batch_major": not time_major,
+            "cell_clip": clip,
+        },
     )
 
 

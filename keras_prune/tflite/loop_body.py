@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,16 @@ class Body:
             for i, operator in enumerate(self.subgraph.operators or [])
             for tensor in flatbuffer.ints(operator.outputs)
         }
+        self._one_step = False
         self._read: dict[int, Sum] = {}
         self._size: dict[int, int] = {}
+
+    def step(self, inputs: list[int], outputs: list[int]) -> Body:
+        """Return a reader of one step of a chain: as of a body with these tensors, whose last input is the step's."""
+        body = copy.copy(self)
+        body.inputs, body.outputs, body.input_tensor = inputs, outputs, len(inputs) - 1
+        body._one_step, body._read, body._size = True, {}, {}
+        return body
 
     def width(self, tensor: int) -> int:
         shape = flatbuffer.ints(self.subgraph.tensors[tensor].shape)
@@ -88,6 +97,8 @@ class Body:
     def _expression(self, tensor: int) -> Sum:
         if tensor in self.inputs:
             position = self.inputs.index(tensor)
+            if self._one_step and position == self.input_tensor:
+                return self._atom(("step",), tensor)
             return self._atom(("counter", 0) if position < SEQUENCE else ("input", position), tensor)
         if flatbuffer.constant_data(self.model, self.subgraph.tensors[tensor]) is not None:
             return self._atom(("constant", tensor), tensor)
@@ -98,7 +109,8 @@ class Body:
         if read is None:
             raise UnknownLayerError(f"its body has {kind}")
         inputs, options = flatbuffer.ints(operator.inputs), operator.builtinOptions
-        require(inputs and min(inputs[:2]) >= 0, f"{kind} without inputs")
+        least = 1 if kind in ("LOGISTIC", "TANH", "RESHAPE") else 2
+        require(len(inputs) >= least and min(inputs[:2]) >= 0, f"{kind} without inputs")
         require(not getattr(options, "fusedActivationFunction", 0), f"{kind} with a fused activation")
         return atom_sum(read(index, tensor, inputs, options))
 
@@ -133,15 +145,14 @@ class Body:
         require(self.constant(inputs[1], "<f4") is not None, "FULLY_CONNECTED without constant weights")
         require(options is not None and not options.weightsFormat, "FULLY_CONNECTED with shuffled weights")
         require(self.width(inputs[0]) == self.width(inputs[1]), "FULLY_CONNECTED whose input is of another width")
-        atoms = self._atom(("matrix", index, self.whole(inputs[0])), tensor)
-        if len(inputs) > 2 and inputs[2] >= 0:
-            bias = self.whole(inputs[2])
-            require(self.width(inputs[2]) == self.width(tensor), "a bias of another width")
-            atoms += bias
-        return atoms
+        return self._read_blocksparsefullyconnected(index, tensor, inputs, options)
 
     def _read_blocksparsefullyconnected(self, index: int, tensor: int, inputs: list[int], _: Any) -> Sum:
-        return self._atom(("matrix", index, self.whole(inputs[0])), tensor)
+        atoms = self._atom(("matrix", index, self.whole(inputs[0])), tensor)
+        if len(inputs) > 2 and inputs[2] >= 0:
+            require(self.width(inputs[2]) == self.width(tensor), "a bias of another width")
+            atoms += self.whole(inputs[2])
+        return atoms
 
     def _read_reshape(self, _: int, tensor: int, inputs: list[int], __: Any) -> Sum:
         require(self.width(tensor) == self.width(inputs[0]), "RESHAPE of the last axis")

@@ -12,12 +12,18 @@ from typing import Any
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.loop_body import FIRST_STATE, SEQUENCE, Body, Sum, atom_sum, only_node
 from keras_prune.tflite.operators import FULLY_CONNECTED, GRU, LSTM, WEIGHTS
-from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer, UnknownLayerError, require
+from keras_prune.tflite.recurrent_layer import (
+    Matrix,
+    RecurrentLayer,
+    UnknownLayerError,
+    carried_options,
+    require,
+)
 
 PROBLEM = "loop is not recognised as a GRU or LSTM"
 
 
-def holds_matrices(model: Any, operator: Any) -> bool:
+def holds_matrices(model: Any, subgraph: Any, operator: Any) -> bool:
     """Whether a WHILE's body has FULLY_CONNECTED operators."""
     body = getattr(operator.builtinOptions, "bodySubgraphIndex", -1)
     if not 0 <= body < len(model.subgraphs):
@@ -56,7 +62,7 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     require(len({*_references(model)} & {condition, body}) == 2, "its subgraphs are missing")
     require(all(_references(model).count(index) == 1 for index in (condition, body)), "its subgraphs are shared")
 
-    layer = _Lstm(reader) if states == 2 else _Gru(reader)
+    layer = LstmStep(reader) if states == 2 else GruStep(reader)
     for tensor in (*inputs[FIRST_STATE:], outputs[SEQUENCE]):
         require(subgraph.tensors[tensor].type == flatbuffer.schema().TensorType.FLOAT32, "it is not FLOAT32")
     return RecurrentLayer(
@@ -75,7 +81,7 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
         last_states=tuple(outputs[FIRST_STATE:-1]),
         zeros=inputs[SEQUENCE],
         hidden=(condition, body),
-        dense={"condition_subgraph": condition, "body_subgraph": body},
+        dense={**carried_options(model, operator), "condition_subgraph": condition, "body_subgraph": body},
     )
 
 
@@ -209,7 +215,10 @@ class _Layer:
         """Hold matrices and biases against the number of gates."""
         tensors = self.reader.subgraph.tensors
         for name, index in self.matrices.items():
-            weights = tensors[flatbuffer.ints(self.reader.subgraph.operators[index].inputs)[1]]
+            product = self.reader.subgraph.operators[index]
+            if flatbuffer.operator_name(self.reader.model, product) == FULLY_CONNECTED:
+                continue  # its tensor holds values, and nothing becomes of it any more
+            weights = tensors[flatbuffer.ints(product.inputs)[1]]
             rows, columns = ([*flatbuffer.ints(weights.shape), 0, 0])[:2]
             stored = 1 if name == "candidate_kernel" else self.gates
             if name == "recurrent_kernel" and not self.reset_after:
@@ -226,7 +235,7 @@ class _Layer:
         return ((("step",), 0, self.reader.width(x)),)
 
 
-class _Gru(_Layer):
+class GruStep(_Layer):
     """next = z * h + (1 - z) * candidate, as `keras.layers.GRU`: gates z, r, candidate."""
 
     gates = 3
@@ -289,7 +298,7 @@ def _reset_and(product: Any, h: Sum) -> tuple[Any, Sum]:
     raise UnknownLayerError("the reset gate multiplies something else than the recurrent product")
 
 
-class _Lstm(_Layer):
+class LstmStep(_Layer):
     """cell = f * cell + i * g, next = o * tanh(cell), as `keras.layers.LSTM`: gates i, f, g, o."""
 
     gates = 4

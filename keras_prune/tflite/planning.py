@@ -20,7 +20,6 @@ from keras_prune.tflite.operators import (
     replacement,
 )
 from keras_prune.tflite.recurrent_forms import find_recurrent
-from keras_prune.tflite.recurrent_layer import Matrix
 
 # Below this share of zeros a layer stays dense. Measured: MobileNetV1 with 30 % zeros in its pruned layers runs 1.16
 # times faster than dense XNNPACK (AVX-512, one thread; `make bench-latency`), so the break-even lies below.
@@ -41,10 +40,6 @@ class Site:
     operator: Any
     name: str
     slots: tuple[int, ...] = (WEIGHTS,)
-
-    @property
-    def matrix(self) -> Matrix:
-        return Matrix(self.subgraph, self.index, self.slots)
 
     @property
     def weights(self) -> list[int]:

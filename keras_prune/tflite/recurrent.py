@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import custom_options, flatbuffer, fused_lstm
+from keras_prune.tflite import custom_options, flatbuffer, fused_lstm, unrolled
 from keras_prune.tflite.custom_options import CustomOptions, FormatError
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.loop_body import SEQUENCE
@@ -57,72 +57,115 @@ class Replacement:
 
     def __init__(self, model: Any, sparse: Sequence[Site]) -> None:
         self._model = model
-        wanted = {site.matrix for site in sparse}
-        self._layers = [layer for layer in find_recurrent(model)[0] if wanted & {*layer.matrices.values()}]
-        self._matrices = {matrix for layer in self._layers for matrix in layer.matrices.values()}
+        wanted = {(site.subgraph, *site.weights) for site in sparse}
+        self._layers = [
+            layer
+            for layer in find_recurrent(model)[0]
+            if any((layer.home, *self._weights(matrix)) in wanted for matrix in layer.matrices.values())
+        ]
         self._hidden = {index for layer in self._layers for index in layer.hidden}
-        self._options: dict[Matrix, tuple[bytes, int]] = {}
+        self._own = {(layer.subgraph, i) for layer in self._layers for i in layer.removed}
+        self._own |= {(m.subgraph, m.operator) for layer in self._layers for m in layer.matrices.values()}
+        self._sparse: dict[tuple[int, ...], tuple[bytes, np.ndarray]] = {}
         self._joined: dict[tuple[int, ...], int] = {}
         self._parts: set[tuple[int, int]] = set()
 
-    def take(self, site: Site, options: dict[str, custom_options.Value], buffer: int) -> bool:
-        """Take over a matrix's options and its values' buffer if it is one of the layers'."""
-        if site.matrix not in self._matrices and site.subgraph not in self._hidden:
+    def take(self, site: Site, options: dict[str, custom_options.Value], values: np.ndarray) -> bool:
+        """Take over a matrix's options and values if it is one of the layers'."""
+        if (site.subgraph, site.index) not in self._own and site.subgraph not in self._hidden:
             return False
-        self._options[site.matrix] = custom_options.build(options), buffer
+        key = (site.subgraph, *site.weights)
+        self._sparse[key] = custom_options.build(options), values
         return True
 
     def replace(self) -> None:
-        """Put the operators in the layers' places; the buffers hold the values by now."""
+        """Put the operators in the layers' places."""
+        removed: dict[int, dict[int, Any]] = {}
         for layer in self._layers:
+            main = self._model.subgraphs[layer.subgraph]
+            removed.setdefault(layer.subgraph, {}).update({i: main.operators[i] for i in layer.removed})
             self._replace_layer(layer)
         for layer in self._layers:  # which moves operators, whose places the layers name
+            if layer.removed:
+                self._take_out(layer, [removed[layer.subgraph][i] for i in layer.removed])
             if layer.batch_major:
                 self._swap_axes(layer)
-        if self._hidden:
-            _hide(self._model, sorted(self._hidden))
+        chains = {s: [operators[i] for i in sorted(operators)] for s, operators in removed.items() if operators}
+        if self._hidden or chains:
+            _hide(self._model, sorted(self._hidden), chains)
         self._drop_parts()
+
+    def _weights(self, matrix: Matrix) -> list[int]:
+        inputs = flatbuffer.ints(self._model.subgraphs[matrix.subgraph].operators[matrix.operator].inputs)
+        return [inputs[slot] for slot in matrix.slots]
 
     def _replace_layer(self, layer: RecurrentLayer) -> None:
         main, home = self._model.subgraphs[layer.subgraph], self._model.subgraphs[layer.home]
         operator = layer.operator
-        inputs = [layer.source, -1, -1, -1, -1, -1, *layer.states]
+        steps = flatbuffer.ints(main.tensors[layer.source].shape)
+        state = [steps[0 if layer.batch_major else 1], layer.units]
+        like = main.tensors[layer.source]
+        zeros = np.zeros(4 * math.prod(state), np.uint8)
+        states = layer.states or [
+            _add_tensor(main, like, state, self._constant(zeros)) for _ in range(1 + (layer.custom_code == LSTM))
+        ]
+        inputs = [layer.source, -1, -1, -1, -1, -1, *states]
         options: dict[str, custom_options.Value] = {
             "version": VERSION,
             "units": layer.units,
             "return_sequences": layer.return_sequences,
             **layer.dense,
-            "loop_inputs": np.array(operator.inputs, "<i4").tobytes(),
-            "loop_outputs": np.array(operator.outputs, "<i4").tobytes(),
         }
         if layer.custom_code == GRU:
             options["reset_after"] = layer.reset_after
         for name, matrix in layer.matrices.items():
-            read = flatbuffer.ints(home.operators[matrix.operator].inputs)
-            tensors = [read[slot] for slot in matrix.slots]
-            if matrix in self._options:
-                options[name], buffer = self._options[matrix]
-                shape = [len(self._model.buffers[buffer].data) // 4]
-                self._note_parts(layer.home, tensors)
-                inputs[MATRICES[name]] = _add_tensor(main, home.tensors[tensors[0]], shape, buffer)
+            tensors = self._weights(matrix)
+            key = (layer.home, *tensors)
+            if key in self._sparse:
+                options[name], values = self._sparse[key]
+                buffer = self._store(layer, tensors, values)
+                inputs[MATRICES[name]] = _add_tensor(main, home.tensors[tensors[0]], [values.size], buffer)
             else:
                 inputs[MATRICES[name]] = self._join(main, layer.home, tensors)
         for slot, name in ((BIAS, "bias"), (RECURRENT_BIAS, "recurrent_bias")):
             if name in layer.biases:
                 inputs[slot] = self._join(main, layer.home, layer.biases[name])
-        if operator.opcodeIndex != first_opcode(self._model, _dense_code(options.get("dense_operator", "WHILE"))):
-            options["dense_opcode"] = int(operator.opcodeIndex)
-        last = layer.last_states or [
-            _add_tensor(main, main.tensors[state], flatbuffer.ints(main.tensors[state].shape)) for state in layer.states
-        ]
+        sequence = _add_tensor(main, like, [1, *state]) if layer.sequence is None else layer.sequence
+        last = layer.last_states or [_add_tensor(main, like, state) for _ in states]
         operator.inputs = np.array(inputs, np.int32)
-        operator.outputs = np.array([layer.sequence, *last], np.int32)
+        operator.outputs = np.array([sequence, *last], np.int32)
         if layer.zeros is not None and self._empty_sequence(main, layer.zeros):
             options["zero_sequence"] = True
         operator.opcodeIndex = custom_opcode(self._model, layer.custom_code)
         operator.builtinOptionsType = flatbuffer.schema().BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptions = np.frombuffer(custom_options.build(options), np.uint8)
+
+    def _take_out(self, layer: RecurrentLayer, removed: list[Any]) -> None:
+        """Put the operator in the place of the first of these, and take all of them out."""
+        main = self._model.subgraphs[layer.subgraph]
+        gone = {id(operator) for operator in removed[1:]}
+        main.operators = [
+            layer.operator if operator is removed[0] else operator
+            for operator in main.operators
+            if id(operator) not in gone
+        ]
+
+    def _constant(self, data: np.ndarray) -> int:
+        return flatbuffer.add_buffer(self._model, data)
+
+    def _store(self, layer: RecurrentLayer, tensors: Sequence[int], values: np.ndarray) -> int:
+        """Keep values where their matrix was, if that is out of the runtime's sight, or else in a new buffer."""
+        buffers = tuple(int(self._model.subgraphs[layer.home].tensors[tensor].buffer) for tensor in tensors)
+        data = flatbuffer.float_bytes(values)
+        if layer.hidden:
+            (buffer,) = buffers
+            self._model.buffers[buffer].data = data
+            return buffer
+        self._parts |= {(layer.home, tensor) for tensor in tensors}
+        if buffers not in self._joined:
+            self._joined[buffers] = self._constant(data)
+        return self._joined[buffers]
 
     def _join(self, main: Any, home: int, tensors: Sequence[int]) -> int:
         """Add a tensor of constants one below another; returns its index."""
@@ -131,18 +174,14 @@ class Replacement:
         shape = flatbuffer.ints(constants[0].shape)
         if len(buffers) == 1:
             return _add_tensor(main, constants[0], shape, buffers[0])
-        self._note_parts(home, tensors)
+        self._parts |= {(home, tensor) for tensor in tensors}
         if buffers not in self._joined:
-            data = np.concatenate([np.asarray(self._model.buffers[buffer].data, np.uint8) for buffer in buffers])
-            self._joined[buffers] = flatbuffer.add_buffer(self._model, data)
+            data = [np.asarray(self._model.buffers[buffer].data, np.uint8) for buffer in buffers]
+            self._joined[buffers] = self._constant(np.concatenate(data))
         return _add_tensor(main, constants[0], [len(buffers) * shape[0], *shape[1:]], self._joined[buffers])
 
-    def _note_parts(self, home: int, tensors: Sequence[int]) -> None:
-        if len(tensors) > 1:
-            self._parts |= {(home, tensor) for tensor in tensors}
-
     def _drop_parts(self) -> None:
-        """Take out of the file what has been joined, unless others read it."""
+        """Take out of the file what has been stored anew, unless others read it."""
         model = self._model
         buffers = {model.subgraphs[s].tensors[tensor].buffer for s, tensor in self._parts}
         others = {
@@ -159,6 +198,7 @@ class Replacement:
         main = self._model.subgraphs[layer.subgraph]
         operator = layer.operator
         swapped = []
+        assert layer.sequence is not None
         for tensor in (layer.source, layer.sequence):
             like = main.tensors[tensor]
             batch, steps, width = flatbuffer.ints(like.shape)
@@ -176,7 +216,7 @@ class Replacement:
         operator = flatbuffer.schema().OperatorT()
         operator.opcodeIndex = _builtin_opcode(self._model, _dense_code("TRANSPOSE" if moves else "RESHAPE"))
         data = np.array([1, 0, 2] if moves else shape, "<i4")
-        buffer = flatbuffer.add_buffer(self._model, np.frombuffer(data.tobytes(), np.uint8))
+        buffer = self._constant(np.frombuffer(data.tobytes(), np.uint8))
         argument = _add_tensor(main, main.tensors[target], [3], buffer)
         main.tensors[argument].type = flatbuffer.schema().TensorType.INT32
         operator.inputs = np.array([source, argument], np.int32)
@@ -233,13 +273,18 @@ def _add_tensor(subgraph: Any, like: Any, shape: list[int], buffer: int = 0) -> 
     return len(subgraph.tensors) - 1
 
 
-def _hide(model: Any, subgraphs: list[int]) -> None:
-    """Move subgraphs into the metadata; empty ones stay in their places, so that all others keep their numbers."""
+def _hide(model: Any, subgraphs: list[int], chains: dict[int, list[Any]]) -> None:
+    """Move subgraphs, and chains that are out of theirs, into the metadata.
+
+    Empty subgraphs stay in the places of those moved, so that all others keep their numbers.
+    """
     schema = flatbuffer.schema()
     aside = schema.ModelT()
     aside.version = model.version
     aside.buffers = []
     aside.subgraphs = [_empty_subgraph(None) for _ in model.subgraphs]
+    for index, operators in chains.items():
+        aside.subgraphs[index].operators = operators
     for index in subgraphs:
         aside.subgraphs[index] = model.subgraphs[index]
         model.subgraphs[index] = _empty_subgraph(model.subgraphs[index].name)
@@ -317,22 +362,27 @@ def restore(model: Any) -> None:
     dense: dict[int, np.ndarray] = {}
     added: dict[int, set[int]] = {}
     empty: list[tuple[Any, int]] = []
-    loops = False
+    hidden = False
+    positions: dict[int, list[int]] = {}
     for subgraph, operator in found:
         options = read_options(model, subgraph, operator)
         own = added.setdefault(id(subgraph), set())
         own |= {tensor for tensor in flatbuffer.ints(operator.inputs)[KERNEL:STATE] if tensor >= 0}
-        if "dense_operator" in options:
-            options.string("dense_operator", [fused_lstm.NAME])
+        names = [fused_lstm.NAME, unrolled.NAME]
+        kind = options.string("dense_operator", names) if "dense_operator" in options else "WHILE"
+        hidden |= kind != fused_lstm.NAME
+        if kind == fused_lstm.NAME:
             own |= _restore_fused(model, subgraph, operator, options, dense)
+        elif kind == unrolled.NAME:
+            own |= _restore_chain(model, subgraph, operator, options, dense)
+            positions.setdefault(id(subgraph), []).extend(_positions(options))
         else:
-            loops = True
             empty += _restore_loop(model, subgraph, operator, options, dense)
     buffers: set[int] = set()
     for subgraph in {id(subgraph): subgraph for subgraph, _ in found}.values():
         buffers |= _remove_tensors(subgraph, added[id(subgraph)])
-    if loops:
-        _show(model)
+    if hidden:
+        _show(model, positions)
     for buffer, data in dense.items():
         model.buffers[buffer].data = data
     for subgraph, tensor in empty:
@@ -428,6 +478,29 @@ def _restore_fused(
     return over
 
 
+def _restore_chain(
+    model: Any, subgraph: Any, operator: Any, options: CustomOptions, dense: dict[int, np.ndarray]
+) -> set[int]:
+    """Take an operator out of a chain's place; returns the tensors that are left over."""
+    found = list(matrices(model, subgraph, operator))
+    for (_, _, layer), part in zip(
+        found, _carried(options, "loop_inputs", [len(found)], subgraph, 0).tolist(), strict=True
+    ):
+        if layer is not None and flatbuffer.constant_data(model, subgraph.tensors[part]) is None:
+            _keep_dense(dense, int(subgraph.tensors[part].buffer), _dense_matrix(layer), options.operator)
+    subgraph.operators = [other for other in subgraph.operators if other is not operator]
+    outputs = flatbuffer.ints(operator.outputs)
+    return {*flatbuffer.ints(operator.inputs)[STATE:], *([] if options.flag("return_sequences") else outputs[:1])}
+
+
+def _positions(options: CustomOptions) -> list[int]:
+    """Read where a chain's operators stood in the dense subgraph."""
+    blob = options.blob("positions")
+    if not blob or len(blob) % 4:
+        raise options.fail("positions", f"has {len(blob)} bytes; expected a multiple of 4")
+    return [int(position) for position in np.frombuffer(blob, "<i4")]
+
+
 def _remove_swaps(model: Any, subgraph: Any, operator: Any, options: CustomOptions) -> set[int]:
     """Take out the operators that swap steps and batch on both sides; returns the tensors that are left over."""
     place = next(i for i, other in enumerate(subgraph.operators) if other is operator)
@@ -462,8 +535,8 @@ def _remove_buffers(model: Any, buffers: set[int]) -> None:
         model.buffers.pop()
 
 
-def _show(model: Any) -> None:
-    """Put the subgraphs of the metadata back into their places."""
+def _show(model: Any, positions: dict[int, list[int]]) -> None:
+    """Put what the metadata holds back into its places: subgraphs, and chains by their positions."""
     entries = [entry for entry in model.metadata or [] if flatbuffer.text(entry.name) == _METADATA]
     if len(entries) != 1 or not 0 < entries[0].buffer < len(model.buffers):
         raise FormatError(f"the metadata {_METADATA!r}, from which the loops are restored, is missing or damaged")
@@ -472,12 +545,24 @@ def _show(model: Any) -> None:
     if len(aside.subgraphs or []) != len(model.subgraphs):
         raise FormatError(f"the metadata {_METADATA!r} does not belong to this file")
     for i, subgraph in enumerate(aside.subgraphs):
+        places = sorted(positions.get(id(model.subgraphs[i]), []))
         if subgraph.tensors:
             model.subgraphs[i] = subgraph
+        elif places:
+            _insert(model.subgraphs[i], subgraph.operators or [], places)
     model.metadata = [entry for entry in model.metadata if entry is not entries[0]] or None
     if entries[0].buffer == len(model.buffers) - 1:
         model.buffers.pop()
     flatbuffer.check_references(model)
+
+
+def _insert(subgraph: Any, operators: list[Any], places: list[int]) -> None:
+    """Put operators to where they were."""
+    count = len(operators) + len(subgraph.operators)
+    if len(places) != len({*places}) or len(places) != len(operators) or not 0 <= places[0] <= places[-1] < count:
+        raise FormatError("the operators of unrolled recurrent layers do not fit their positions")
+    chain, rest, taken = iter(operators), iter(subgraph.operators), {*places}
+    subgraph.operators = [next(chain) if place in taken else next(rest) for place in range(count)]
 
 
 def _check_sizes(model: Any, buffers: set[int]) -> None:

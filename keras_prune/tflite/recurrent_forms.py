@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_prune.tflite import flatbuffer, fused_lstm, loops
+from keras_prune.tflite import flatbuffer, fused_lstm, loops, unrolled
 from keras_prune.tflite.recurrent_layer import RecurrentLayer, UnknownLayerError
 
 # By the operator that stands for the whole layer. A form has `read(model, subgraph, index)`, which returns the
-# `RecurrentLayer` or raises `UnknownLayerError`, `holds_matrices(model, operator)` and `PROBLEM`, what to say before
-# the error's message.
-_FORMS = {"WHILE": loops, fused_lstm.NAME: fused_lstm}
+# `RecurrentLayer` or raises `UnknownLayerError`, `holds_matrices(model, subgraph, operator)` and `PROBLEM`, what to say
+# before the error's message.
+_FORMS = {"WHILE": loops, fused_lstm.NAME: fused_lstm, unrolled.NAME: unrolled}
 
 
 def find_recurrent(model: Any) -> tuple[list[RecurrentLayer], list[tuple[int, int, str]]]:
@@ -33,6 +33,6 @@ def find_recurrent(model: Any) -> tuple[list[RecurrentLayer], list[tuple[int, in
             try:
                 layers.append(form.read(model, s, i))
             except (UnknownLayerError, RecursionError) as error:
-                if form.holds_matrices(model, operator):
+                if form.holds_matrices(model, subgraph, operator):
                     others.append((s, i, f"{form.PROBLEM}: {error}"))
     return layers, others

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.custom_options import Value
+from keras_prune.tflite.operators import first_opcode
 
 
 class UnknownLayerError(Exception):
@@ -33,7 +37,7 @@ class RecurrentLayer:
     Attributes:
         custom_code: the operator that may replace them.
         subgraph: where it will stand.
-        operator: whose place it takes.
+        operator: what becomes it.
         units: of the layer.
         return_sequences: whether all steps' states are kept.
         reset_after: whether a GRU's reset gate multiplies the recurrent kernel's product.
@@ -41,12 +45,14 @@ class RecurrentLayer:
             `candidate_kernel`.
         home: the subgraph that has the matrices' and biases' tensors.
         biases: tensors of `bias` and `recurrent_bias`, one below another, where the layer has them.
-        source, states: tensors of the steps' input and of the states before the first step.
-        sequence, last_states: tensors of the output and of the states after the last step; none where the operator
-            has no such outputs.
+        source, states: tensors of the steps' input and of the states before the first step; no states if they are
+            zeros that no tensor holds.
+        sequence, last_states: tensors of the output and of the states after the last step; none where nothing has
+            them.
         batch_major: whether input and output are `[batch, steps, ...]`.
         zeros: a constant of zeros, as large as the output, that is of no use to the new operator.
         hidden: subgraphs that belong to the operator alone.
+        removed: operators, in order, the first of which gives its place to `operator` and the others go.
         dense: options by which `densify` restores the operator.
     """
 
@@ -60,10 +66,23 @@ class RecurrentLayer:
     biases: dict[str, tuple[int, ...]]
     source: int
     states: tuple[int, ...]
-    sequence: int
+    sequence: int | None
     dense: dict[str, Value]
     reset_after: bool = True
     last_states: tuple[int, ...] = ()
     batch_major: bool = False
     zeros: int | None = None
     hidden: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+def carried_options(model: Any, operator: Any) -> dict[str, Value]:
+    """Return the options by which `densify` restores an operator's code, inputs and outputs."""
+    options: dict[str, Value] = {
+        "loop_inputs": np.array(operator.inputs, "<i4").tobytes(),
+        "loop_outputs": np.array(operator.outputs, "<i4").tobytes(),
+    }
+    code = flatbuffer.builtin_code(model.operatorCodes[operator.opcodeIndex])
+    if operator.opcodeIndex != first_opcode(model, code):
+        options["dense_opcode"] = int(operator.opcodeIndex)
+    return options
