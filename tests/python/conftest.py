@@ -47,6 +47,12 @@ def levels(library: Any) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="session")
+def tf_keras() -> Any:
+    """Keras 2."""
+    return pytest.importorskip("tf_keras")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
