@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks.page import replace_part
 from demo.console import Screen
-from demo.files import DEBIAN_FOLDER, Images, read_images, write
+from demo.files import DEBIAN_FOLDER, Images, read_images
 from keras_prune import (
     AlignedBlock,
     BlockPunched,
@@ -41,6 +41,7 @@ from keras_prune import (
     UnalignedBlock,
     Unstructured,
 )
+from keras_prune.files import replacing, write
 
 TASK = "fashion_mnist"
 DENSE = "dense"
@@ -247,9 +248,8 @@ class Runner:
             model = NETWORKS[network]()
             self._fit(model, self.train, self.plan.dense_epochs, DENSE_RATE, [])
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name("partial-" + path.name)
-            model.save(aside)
-            os.replace(aside, path)
+            with replacing(path) as aside:
+                model.save(aside)
         model = keras.models.load_model(path, compile=False)
         if (network, seed) not in self._dense_accuracy:
             self._dense_accuracy[network, seed] = self._accuracy(model)

@@ -28,7 +28,7 @@ from benchmarks import models
 from benchmarks.page import replace_part
 from benchmarks.results import write_rows
 from benchmarks.turns import time_in_turns
-from demo.files import write
+from keras_prune.files import write
 
 BENCH = Path("build/bench")
 

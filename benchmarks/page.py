@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demo.files import write
+from keras_prune.files import write
 
 
 def replace_part(page: Path, name: str, command: str, content: str) -> None:

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.latency import BENCH, check_xnnpack, compare, cpu_name, interpreter
 from benchmarks.page import replace_part
 from benchmarks.results import write_rows
-from demo.files import write
+from keras_prune.files import write
 
 STEPS, FEATURES = 50, 39
 """As of a second of speech in windows of 20 ms: 13 cepstral coefficients and their first and second differences."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.files import write
+from keras_prune.files import write
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

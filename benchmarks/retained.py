@@ -29,8 +29,8 @@ import numpy.typing as npt
 from benchmarks.accuracy import PAGE
 from benchmarks.page import replace_part
 from benchmarks.selection import BLOCKS, SPARSITIES, algorithms
-from demo.files import write
 from keras_prune import Structure
+from keras_prune.files import write
 
 Matrix = npt.NDArray[np.float32]
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import sys
 import time
@@ -29,6 +28,7 @@ from benchmarks.page import replace_part
 from demo.console import Screen
 from demo.files import DEBIAN_FOLDER, Images, read_images
 from keras_prune import mapping
+from keras_prune.files import replacing
 from keras_prune.mapping import LatencyTable, Plan, Point
 
 OUTPUT, PAGE = Path("build/bench"), Path("docs/mapping.md")
@@ -231,9 +231,8 @@ class Runner:
                     on_train_batch_end=lambda batch, logs: update(batch + 1, f"loss {logs['loss']:.3f}")
                 )
                 model.fit(own.pixels, own.labels, self.effort.batch_size, callbacks=[show], verbose=0)
-            aside = path.with_name("partial-" + path.name)
-            model.save(aside)
-            os.replace(aside, path)
+            with replacing(path) as aside:
+                model.save(aside)
         model = keras.models.load_model(path, compile=False)
         self._compile(model, 1e-3)
         held = slice(HELD_OUT, HELD_OUT + self.effort.trial_images)

@@ -1,11 +1,10 @@
-"""Reading the images and writing what the demo makes."""
+"""Reading the images."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +64,3 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
             f"{path} should hold {math.prod(shape)} bytes after its header, but holds {len(data) - header}"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-
-
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file aside and rename it, so that no half of one is ever seen."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(aside, path)

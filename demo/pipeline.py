@@ -18,9 +18,10 @@ from rich.table import Table
 import keras_prune
 from demo import inference, report, training
 from demo.console import Screen
-from demo.files import DEBIAN_FOLDER, Images, read_images, write
+from demo.files import DEBIAN_FOLDER, Images, read_images
 from demo.network import make_network
 from demo.results import COLUMNS, Results, count_of_threads, markdown
+from keras_prune.files import replacing, write
 from keras_prune.layers import CONV_2D
 from keras_prune.tflite import inspect
 
@@ -155,9 +156,8 @@ def _kernel(model: keras.Model, layer: str) -> Any:
 
 
 def _save(model: keras.Model, path: Path) -> None:
-    aside = path.with_name("partial-" + path.name)
-    model.save(aside)
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        model.save(aside)
 
 
 def _processor() -> str:

@@ -19,7 +19,8 @@ from rich import box
 from rich.table import Table
 
 from demo.__main__ import start
-from demo.files import DEBIAN_FOLDER, Images, read_images, write
+from demo.files import DEBIAN_FOLDER, Images, read_images
+from keras_prune.files import write
 
 COMPRESSION = 10
 UNITS = 256

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_prune import files
 from keras_prune.tflite.convert import MIN_ZEROS
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.inspect import LayerInfo
@@ -258,7 +257,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     if arguments.output is not None:
-        write_file(arguments.output, made.to_json().encode())
+        files.write(arguments.output, made.to_json())
     print(made.report())
 
 
@@ -297,28 +296,9 @@ def _check_output(path: Path) -> None:
         raise FileNotFoundError(f"{path.parent}: no such folder")
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it, so that nobody ever sees, or is left with, half of it."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # a temporary file is its owner's alone
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
 def _write_and_report(arguments: argparse.Namespace, data: bytes) -> dict[str, Any]:
     report = _report(arguments.output, data)
-    write_file(arguments.output, data)
+    files.write(arguments.output, data)
     return report
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_prune import files
 from keras_prune.methods import Method
 from keras_prune.pruning import Pruner
 from keras_prune.targets import Target
@@ -70,15 +71,12 @@ class StateFile:
         for name, variable in method.variables().items():
             arrays[f"method/{name}"] = variable.numpy()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(f".new{self.path.suffix}")
-        with open(aside, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        # Saved twice at the same place, the one before stays the one before.
-        if self.path.exists() and self._written != counters.step:
-            os.replace(self.path, self.previous)
-        os.replace(aside, self.path)
+        with files.replacing(self.path) as aside:
+            with open(aside, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            # Saved twice at the same place, the one before stays the one before.
+            if self.path.exists() and self._written != counters.step:
+                os.replace(self.path.resolve(), self.previous)
         self._written = counters.step
 
     def load(self, pruner: Pruner, method: Method, iterations: int | None) -> Counters | None:

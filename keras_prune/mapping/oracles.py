@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 
+from keras_prune import files
 from keras_prune.mapping.policy import Policy
 from keras_prune.mapping.space import Space, Values
 
@@ -87,9 +87,8 @@ class PlanOracle(keras_tuner.Oracle):
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
-        path = self._get_oracle_fname()
-        super(keras_tuner.Oracle, self).save(f"{path}.part")
-        os.replace(f"{path}.part", path)
+        with files.replacing(self._get_oracle_fname()) as aside:
+            super(keras_tuner.Oracle, self).save(str(aside))
 
     def reload(self) -> None:
         """Read the state; trials that were under way are run again."""

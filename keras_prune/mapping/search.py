@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_prune import files
 from keras_prune.mapping import rules
 from keras_prune.mapping.options import Option, Workload, every_option, rule_options
 from keras_prune.mapping.plan import Plan, Target, assemble
@@ -258,14 +259,7 @@ def _claim(directory: Path, problem: Problem, space: Space, settings: Search) ->
             "or remove it"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(path, told)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file aside and rename it."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    files.write(path, told)
 
 
 def _keras_tuner(oracle: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_prune import files
 from keras_prune.pruning import Pruner
 from keras_prune.structures import Structure, UnalignedBlock
 from keras_prune.structures.base import Kernel, per_kernel
@@ -110,9 +111,7 @@ def scan(
         finally:
             target.variable.assign(weights)
         if path is not None:
-            aside = Path(f"{os.fspath(path)}.part")
-            aside.write_text(json.dumps({"key": key, "layers": found}, indent=1))
-            aside.replace(path)
+            files.write(path, json.dumps({"key": key, "layers": found}, indent=1))
     return found
 
 

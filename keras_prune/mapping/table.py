@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_prune import files
 from keras_prune.mapping.workload import DENSE, Layer, parse_scheme
 
 FORMAT_VERSION = 1
@@ -212,9 +213,7 @@ class LatencyTable:
         """Write the table, whole or not at all."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.part")
-        aside.write_text(self.to_json())
-        os.replace(aside, target)
+        files.write(target, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras_tuner
 
+from keras_prune import files
 from keras_prune.mapping.oracles import PlanOracle
 from keras_prune.mapping.plan import Plan
 from keras_prune.mapping.space import Space
@@ -101,9 +102,7 @@ class PlanTuner(keras_tuner.engine.base_tuner.BaseTuner):
             return
         self._best = found[0]
         if not self._worker:
-            from keras_prune.mapping.search import write_whole
-
-            write_whole(self.best_file, self._plan(self._best).to_json())
+            files.write(self.best_file, self._plan(self._best).to_json())
 
     def _plan(self, trial: Any) -> Plan:
         chosen = self.space.chosen(trial.hyperparameters.values)

@@ -151,7 +151,7 @@ def test_an_interrupted_write_leaves_the_old_file(capsys, monkeypatch, tmp_path,
     def fail(*_):
         raise error("disk full")
 
-    monkeypatch.setattr(cli.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     code, _, err = run(capsys, "convert", dense, "-o", output)
     assert code == (130 if error is KeyboardInterrupt else 1)
     assert "interrupted" in err or "disk full" in err

@@ -98,7 +98,7 @@ def test_report_has_its_pictures_and_needs_no_other_file(ran):
 
 
 def test_no_half_written_file_stays(ran):
-    assert not [path.name for path in ran[1].iterdir() if "partial" in path.name]
+    assert not [path.name for path in ran[1].iterdir() if path.name.startswith(".part-")]
 
 
 def test_training_stops_in_time_and_records_each_step(data):
