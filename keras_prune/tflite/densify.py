@@ -100,7 +100,7 @@ def _restore_opcodes(model: Any, replaced: list[tuple[Any, SparseLayer]]) -> Non
     for i, opcode in enumerate(model.operatorCodes):
         if flatbuffer.builtin_code(opcode) == builtin_custom and flatbuffer.text(opcode.customCode) in CUSTOM_CODES:
             continue
-        if len(kept) < i and i not in used and flatbuffer.builtin_code(opcode) in recurrent.swap_codes():
+        if len(kept) < i and i not in used and flatbuffer.builtin_code(opcode) in recurrent.added_codes():
             continue  # behind a block-sparse code: added for an operator beside one
         moved[i] = len(kept)
         kept.append(opcode)

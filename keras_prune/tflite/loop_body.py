@@ -10,7 +10,8 @@ import numpy as np
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.recurrent_layer import UnknownLayerError, require
 
-# A WHILE's inputs and outputs, as Keras's layers have them: two counters, the outputs so far, the states, the input.
+# A WHILE's inputs and outputs, as Keras's layers have them: two counters, the outputs so far, a masked layer's last
+# output, the states, the mask, the input.
 FIRST_STATE = 3
 SEQUENCE = 2
 
@@ -20,11 +21,13 @@ SEQUENCE = 2
 #   ("input", i)            the body's input i
 #   ("counter", n)          one of the loop's counters, increased n times
 #   ("step",)               the step's input
+#   ("mask",)               whether the step counts
 #   ("matrix", operator, x) the product of a FULLY_CONNECTED operator's weights and x
 #   ("constant", tensor)    a constant vector
 #   ("logistic", x), ("tanh", x), ("product", x, y), ("complement", x)   elementwise; the last is 1 - x
+#   ("select", x, y)        x where the step counts, or else y
 # An atom is a slice of a node along the last axis, (node, begin, end); x, y and every tensor are sums of atoms, as a
-# sorted tuple.
+# sorted tuple; the empty sum is zero.
 Sum = tuple[Any, ...]
 # A tensor that is read twice counts twice, so that no chain of operators grows without bounds.
 _MAX_EXPRESSION = 1000
@@ -36,14 +39,20 @@ def atom_sum(atoms: Any) -> Sum:
 
 
 class Body:
-    """Reads a body's tensors as expressions."""
+    """Reads a body's tensors as expressions.
 
-    def __init__(self, model: Any, index: int, states: int) -> None:
+    Attributes:
+        first_state: place of the first state among the body's inputs and outputs.
+        input_tensor, mask_tensor: place of the layer's input and mask; -1 where it has none.
+    """
+
+    def __init__(self, model: Any, index: int) -> None:
         self.model = model
         self.subgraph = model.subgraphs[index]
         self.inputs = flatbuffer.ints(self.subgraph.inputs)
         self.outputs = flatbuffer.ints(self.subgraph.outputs)
-        self.input_tensor = FIRST_STATE + states
+        self.first_state = FIRST_STATE
+        self.input_tensor = self.mask_tensor = -1
         self._producer = {
             tensor: (i, operator)
             for i, operator in enumerate(self.subgraph.operators or [])
@@ -90,6 +99,17 @@ class Body:
             self._size[tensor] = 1 + sum(self._size.get(i, 0) for i in inputs)
             require(self._size[tensor] <= _MAX_EXPRESSION, "its body is too large")
         return self._read[tensor]
+
+    def next_state(self, number: int) -> Sum:
+        """Read what a state becomes in a step that counts; in all others it stays."""
+        position = self.first_state + number
+        state = self.whole(self.outputs[position])
+        if self.mask_tensor < 0:
+            return state
+        node, old = only_node(state), self._atom(("input", position), self.inputs[position])
+        require(node and node[0] == "select" and node[2] == old, "masked steps change the state")
+        masked: Sum = node[1]
+        return masked
 
     def _atom(self, node: Any, tensor: int) -> Sum:
         return ((node, 0, self.width(tensor)),)
@@ -163,9 +183,22 @@ class Body:
             options is not None and options.axis == 0 and options.batchDims == 0, "GATHER along another axis than time"
         )
         source, place = self.whole(inputs[0]), self.whole(inputs[1])
-        require(source == self._atom(("input", self.input_tensor), inputs[0]), "GATHER from something else")
         require(only_node(place) == ("counter", 0), "GATHER at another place than the step's")
-        return self._atom(("step",), tensor)
+        for position, node in ((self.input_tensor, ("step",)), (self.mask_tensor, ("mask",))):
+            if source == self._atom(("input", position), inputs[0]):
+                return self._atom(node, tensor)
+        raise UnknownLayerError("GATHER from something else")
+
+    def _read_select_v2(self, _: int, tensor: int, inputs: list[int], __: Any) -> Sum:
+        require(len(inputs) == 3 and inputs[2] >= 0, "SELECT_V2 without inputs")
+        require(only_node(self.whole(inputs[0])) == ("mask",), "SELECT_V2 by something else than the step's mask")
+        zero = self.constant(inputs[2], "<f4")
+        other: Sum = ()
+        if zero is None or zero.any():
+            other = self.whole(inputs[2])
+            self._same_width(tensor, inputs[1:])
+        require(self.width(inputs[1]) == self.width(tensor), "operands of different widths")
+        return self._atom(("select", self.whole(inputs[1]), other), tensor)
 
     def _read_split(self, index: int, tensor: int, inputs: list[int], _: Any) -> Sum:
         parts = len(flatbuffer.ints(self.subgraph.operators[index].outputs))

@@ -44,17 +44,18 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     condition, body = (getattr(options, f"{name}SubgraphIndex", -1) for name in ("cond", "body"))
     require(all(0 < index < len(model.subgraphs) for index in (condition, body)), "it names a missing subgraph")
     inputs, outputs = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)
-    states = len(inputs) - 4
-    require(states in (1, 2) and len(outputs) == len(inputs), "it carries other values than a state")
+    require(len(outputs) == len(inputs) > FIRST_STATE, "it carries other values than a state")
     require(min([*inputs, *outputs]) >= 0, "it lacks an input")
-    reader = Body(model, body, states)
+    reader = Body(model, body)
     require(len(reader.inputs) == len(reader.outputs) == len(inputs), "its body carries other values")
     for counter in (0, 1):
         start = flatbuffer.constant_data(model, subgraph.tensors[inputs[counter]])
         require(start is not None and not start.any(), "its counters do not begin at 0")
         require(only_node(reader.whole(reader.outputs[counter])) == ("counter", 1), "its counters do not go up by 1")
-    require(reader.outputs[reader.input_tensor] == reader.inputs[reader.input_tensor], "it changes its input")
-    for unused in (0, 1, reader.input_tensor):
+    kept, return_sequences = _kept_tensor(reader)
+    carried = _find_places(reader, [subgraph.tensors[tensor] for tensor in inputs], kept)
+    masked = reader.mask_tensor >= 0
+    for unused in {*range(len(inputs))} - {SEQUENCE, *carried}:
         require(not _is_read(subgraph, outputs[unused]), "its counters or its input are read behind it")
     step_shape = flatbuffer.ints(subgraph.tensors[inputs[reader.input_tensor]].shape)
     require(len(step_shape) == 3, "its input is not [steps, batch, features]")
@@ -62,27 +63,67 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     require(len({*_references(model)} & {condition, body}) == 2, "its subgraphs are missing")
     require(all(_references(model).count(index) == 1 for index in (condition, body)), "its subgraphs are shared")
 
-    layer = LstmStep(reader) if states == 2 else GruStep(reader)
-    for tensor in (*inputs[FIRST_STATE:], outputs[SEQUENCE]):
+    layer = LstmStep(reader) if len(carried) == 2 else GruStep(reader)
+    steps = step_shape[0] if return_sequences else 1
+    shape = flatbuffer.ints(reader.subgraph.tensors[reader.inputs[SEQUENCE]].shape)
+    require(shape == [steps, *reader.shape(kept)], "it keeps another number of steps than its input has")
+    zero_output = False
+    if masked:
+        mask_shape = flatbuffer.ints(subgraph.tensors[inputs[reader.mask_tensor]].shape)
+        require(mask_shape == [*step_shape[:2], 1], "its mask is not [steps, batch, 1]")
+        zero_output = _zero_output(reader, kept)
+        last = flatbuffer.constant_data(model, subgraph.tensors[inputs[FIRST_STATE]])
+        require(zero_output or (last is not None and not last.any()), "its outputs do not begin at 0")
+    else:
+        require(kept == reader.outputs[FIRST_STATE], "it does not keep its state after every step")
+    states = tuple(inputs[position] for position in carried)
+    for tensor in (*states, inputs[reader.input_tensor], outputs[SEQUENCE]):
         require(subgraph.tensors[tensor].type == flatbuffer.schema().TensorType.FLOAT32, "it is not FLOAT32")
     return RecurrentLayer(
-        custom_code=LSTM if states == 2 else GRU,
+        custom_code=LSTM if len(carried) == 2 else GRU,
         subgraph=s,
         operator=operator,
         units=layer.units,
-        return_sequences=_keeps_sequence(reader, step_shape[0]),
+        return_sequences=return_sequences,
         reset_after=layer.reset_after,
         matrices={name: Matrix(body, number, (WEIGHTS,)) for name, number in layer.matrices.items()},
         home=body,
         biases={name: (tensor,) for name, tensor in layer.biases.items()},
         source=inputs[reader.input_tensor],
-        states=tuple(inputs[FIRST_STATE:-1]),
+        states=states,
         sequence=outputs[SEQUENCE],
-        last_states=tuple(outputs[FIRST_STATE:-1]),
+        last_states=tuple(outputs[position] for position in carried),
+        mask=inputs[reader.mask_tensor] if masked else None,
+        zero_output_for_mask=zero_output,
         zeros=inputs[SEQUENCE],
         hidden=(condition, body),
         dense={**carried_options(model, operator), "condition_subgraph": condition, "body_subgraph": body},
     )
+
+
+def _find_places(reader: Body, tensors: list[Any], kept: int) -> range:
+    """Find input and mask among what a loop carries; returns the states' places."""
+    count = len(tensors)
+    fixed = [i for i in range(FIRST_STATE, count) if reader.outputs[i] == reader.inputs[i]]
+    masks = [i for i in fixed if tensors[i].type == flatbuffer.schema().TensorType.BOOL]
+    known = len(masks) < 2 and len(fixed) == len(masks) + 1 and fixed == [*range(count - len(fixed), count)]
+    require(known, "it changes its input, or carries other values than a state")
+    (reader.input_tensor,) = {*fixed} - {*masks}
+    if masks:
+        reader.mask_tensor = masks[0]
+        reader.first_state += kept == reader.outputs[FIRST_STATE]  # or else masked steps' outputs are zero
+    carried = range(reader.first_state, fixed[0])
+    require(len(carried) in (1, 2), "it carries other values than a state")
+    return carried
+
+
+def _zero_output(reader: Body, kept: int) -> bool:
+    """Whether masked steps' outputs are zero, and not what they were a step before."""
+    node = only_node(reader.whole(kept))
+    require(node and node[0] == "select" and node[1] == reader.next_state(0), "its outputs are not its masked state")
+    last: Sum = ((("input", FIRST_STATE), 0, reader.width(kept)),)
+    require(node[2] == () or (node[2] == last and reader.first_state > FIRST_STATE), "masked steps have other outputs")
+    return node[2] == ()
 
 
 def _is_read(subgraph: Any, tensor: int) -> bool:
@@ -104,7 +145,7 @@ def _references(model: Any) -> list[int]:
 
 def _check_condition(model: Any, index: int, carried: int, steps: int) -> None:
     """The loop goes on while its counters, or one of the two, are below the number of steps."""
-    reader = Body(model, index, carried - 4)
+    reader = Body(model, index)
     require(len(reader.inputs) == carried and len(reader.outputs) == 1, "its condition is unusual")
     both = reader.producer(reader.outputs[0], "LOGICAL_AND")
     compared = both[0] if both else reader.outputs
@@ -116,29 +157,30 @@ def _check_condition(model: Any, index: int, carried: int, steps: int) -> None:
         require(ends, "it does not end after the input's last step")
 
 
-def _keeps_sequence(reader: Body, steps: int) -> bool:
-    """Whether the outputs are the state after each step (True) or after the last one alone."""
-    state = reader.outputs[FIRST_STATE]
+def _kept_tensor(reader: Body) -> tuple[int, bool]:
+    """Return what becomes of the outputs in each step, and whether that of all steps is kept or only the last one's."""
     kept = reader.outputs[SEQUENCE]
 
-    def is_state(tensor: int) -> bool:
+    def reshaped(tensor: int) -> int:
         reshape = reader.producer(tensor, "RESHAPE")
-        return reshape is not None and reshape[0][0] == state and reader.shape(tensor) == [1, *reader.shape(state)]
+        known = reshape is not None and reshape[0] and reshape[0][0] >= 0
+        require(known, "it does not keep its state after every step")
+        assert reshape is not None
+        state = reshape[0][0]
+        require(reader.shape(tensor) == [1, *reader.shape(state)], "its outputs have another shape than its state")
+        return state
 
-    before_shape = reader.shape(reader.inputs[SEQUENCE])
-    if is_state(kept):
-        require(before_shape == [1, *reader.shape(state)], "its outputs have another shape than its state")
-        return False
     joined = reader.producer(kept, "CONCATENATION")
+    if joined is None:
+        return reshaped(kept), False
     require(
-        joined is not None and len(joined[0]) == 3 and joined[1].axis == 0 and not joined[1].fusedActivationFunction,
+        len(joined[0]) == 3 and joined[1] and joined[1].axis == 0 and not joined[1].fusedActivationFunction,
         "it does not keep its state after every step",
     )
-    assert joined is not None
     before, now, after = joined[0]
-    require(before_shape == [steps, *reader.shape(state)], "it keeps another number of steps than its input has")
     head, tail = reader.producer(before, "SLICE"), reader.producer(after, "SLICE")
-    require(is_state(now) and head is not None and tail is not None, "it does not keep its state after every step")
+    known = head is not None and tail is not None and len(head[0]) == len(tail[0]) == 3
+    require(known, "it does not keep its state after every step")
     assert head is not None
     assert tail is not None
     sequence = reader.inputs[SEQUENCE]
@@ -153,7 +195,7 @@ def _keeps_sequence(reader: Body, steps: int) -> bool:
         and _counts(reader, tail[0][1], 1, 0),
         "it keeps its state at another place than the step's",
     )
-    return True
+    return reshaped(now), True
 
 
 def _counts(reader: Body, tensor: int, ahead: int, others: int) -> bool:
@@ -176,12 +218,11 @@ class _Layer:
 
     def __init__(self, reader: Body) -> None:
         self.reader = reader
-        state = reader.inputs[FIRST_STATE]
-        self.units = reader.width(state)
-        self.state = (("input", FIRST_STATE), 0, self.units)
+        self.units = reader.width(reader.inputs[reader.first_state])
+        self.state = (("input", reader.first_state), 0, self.units)
         self.matrices: dict[str, int] = {}
         self.biases: dict[str, int] = {}
-        self._match(reader.whole(reader.outputs[FIRST_STATE]))
+        self._match(reader.next_state(0))
 
     def _match(self, state: Sum) -> None:
         raise NotImplementedError
@@ -306,8 +347,8 @@ class LstmStep(_Layer):
     def _match(self, state: Sum) -> None:
         reader = self.reader
         problem = "the next state is not o * tanh(f * cell + i * g)"
-        old: Sum = ((("input", FIRST_STATE + 1), 0, self.units),)
-        cell = reader.whole(reader.outputs[FIRST_STATE + 1])
+        old: Sum = ((("input", reader.first_state + 1), 0, self.units),)
+        cell = reader.next_state(1)
         shown: Sum = ((("tanh", cell), 0, self.units),)
         product = only_node(state)
         require(product and product[0] == "product" and shown in product[1:], problem)

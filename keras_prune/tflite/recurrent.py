@@ -35,7 +35,7 @@ from keras_prune.tflite.planning import Site
 from keras_prune.tflite.recurrent_forms import find_recurrent
 from keras_prune.tflite.recurrent_layer import Matrix, RecurrentLayer
 
-# Inputs: the steps' input, the matrices, the biases, the states. The cell is an LSTM's alone.
+# Inputs: the steps' input, the matrices, the biases, the states, a masked layer's mask. The cell is an LSTM's alone.
 INPUT, KERNEL, RECURRENT_KERNEL, CANDIDATE_KERNEL, BIAS, RECURRENT_BIAS, STATE, CELL = range(8)
 MATRICES = {"kernel": KERNEL, "recurrent_kernel": RECURRENT_KERNEL, "candidate_kernel": CANDIDATE_KERNEL}
 
@@ -90,6 +90,8 @@ class Replacement:
                 self._take_out(layer, [removed[layer.subgraph][i] for i in layer.removed])
             if layer.batch_major:
                 self._swap_axes(layer)
+            if layer.mask is not None:
+                self._cast_mask(layer, layer.mask)
         chains = {s: [operators[i] for i in sorted(operators)] for s, operators in removed.items() if operators}
         if self._hidden or chains:
             _hide(self._model, sorted(self._hidden), chains)
@@ -118,6 +120,8 @@ class Replacement:
         }
         if layer.custom_code == GRU:
             options["reset_after"] = layer.reset_after
+        if layer.zero_output_for_mask:
+            options["zero_output_for_mask"] = True
         for name, matrix in layer.matrices.items():
             tensors = self._weights(matrix)
             key = (layer.home, *tensors)
@@ -209,6 +213,19 @@ class Replacement:
         place = next(i for i, other in enumerate(main.operators) if other is operator)
         main.operators[place : place + 1] = [ahead, operator, behind]
 
+    def _cast_mask(self, layer: RecurrentLayer, mask: int) -> None:
+        """Give the operator its mask as floats, by an operator ahead of it: the delegate reads nothing else."""
+        main, schema = self._model.subgraphs[layer.subgraph], flatbuffer.schema()
+        floats = _add_tensor(main, main.tensors[layer.source], flatbuffer.ints(main.tensors[mask].shape))
+        cast = schema.OperatorT()
+        cast.opcodeIndex = _builtin_opcode(self._model, _dense_code("CAST"))
+        cast.builtinOptionsType, cast.builtinOptions = schema.BuiltinOptions.CastOptions, schema.CastOptionsT()
+        cast.builtinOptions.inDataType = schema.TensorType.BOOL
+        cast.builtinOptions.outDataType = schema.TensorType.FLOAT32
+        cast.inputs, cast.outputs = np.array([mask], np.int32), np.array([floats], np.int32)
+        layer.operator.inputs = np.array([*layer.operator.inputs, floats], np.int32)
+        main.operators.insert(next(i for i, other in enumerate(main.operators) if other is layer.operator), cast)
+
     def _swap(self, main: Any, source: int, target: int) -> Any:
         """Make an operator that swaps the first two axes; where one is 1 nothing moves, and it is a RESHAPE."""
         shape = flatbuffer.ints(main.tensors[target].shape)
@@ -260,9 +277,14 @@ def _builtin_opcode(model: Any, builtin: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def swap_codes() -> tuple[int, int]:
+def swap_codes() -> tuple[int, ...]:
     """Return the numbers of the operators that may stand on both sides of a batch-major layer's operator."""
     return _dense_code("RESHAPE"), _dense_code("TRANSPOSE")
+
+
+def added_codes() -> tuple[int, ...]:
+    """Return the numbers of the operators that may have been added beside a layer's operator."""
+    return (*swap_codes(), _dense_code("CAST"))
 
 
 def _add_tensor(subgraph: Any, like: Any, shape: list[int], buffer: int = 0) -> int:
@@ -318,11 +340,18 @@ def read_options(model: Any, subgraph: Any, operator: Any) -> CustomOptions:
     options.flag("return_sequences")
     if code == GRU:
         options.flag("reset_after")
-    lstm = code == LSTM
+    states = 2 if code == LSTM else 1
     inputs, outputs = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)
-    if len(inputs) != 7 + lstm or len(outputs) != 2 + lstm or min([*inputs[:CANDIDATE_KERNEL], *inputs[STATE:]]) < 0:
-        raise FormatError(f"{where}: expected {7 + lstm} inputs and {2 + lstm} outputs")
+    known = len(inputs) in (STATE + states, STATE + states + 1) and len(outputs) == 1 + states
+    if not known or min([*inputs[:CANDIDATE_KERNEL], *inputs[STATE:], *outputs]) < 0:
+        raise FormatError(f"{where}: expected {STATE + states} inputs, or a mask behind them, and {1 + states} outputs")
     return options
+
+
+def _mask(operator: Any) -> int | None:
+    """Return the tensor of an operator's mask."""
+    inputs, states = flatbuffer.ints(operator.inputs), len(flatbuffer.ints(operator.outputs)) - 1
+    return inputs[-1] if len(inputs) > STATE + states else None
 
 
 def matrices(model: Any, subgraph: Any, operator: Any) -> Iterator[tuple[str, int, SparseLayer | None]]:
@@ -371,6 +400,12 @@ def restore(model: Any) -> None:
         names = [fused_lstm.NAME, unrolled.NAME]
         kind = options.string("dense_operator", names) if "dense_operator" in options else "WHILE"
         hidden |= kind != fused_lstm.NAME
+        mask = _mask(operator)
+        if mask is not None:
+            if kind != "WHILE":
+                raise options.fail("dense_operator", f"is {kind!r}, which has no mask")
+            own.add(mask)
+            _remove_cast(model, subgraph, operator, options)
         if kind == fused_lstm.NAME:
             own |= _restore_fused(model, subgraph, operator, options, dense)
         elif kind == unrolled.NAME:
@@ -436,8 +471,10 @@ def _restore_loop(
     loop = schema.WhileOptionsT()
     loop.condSubgraphIndex = options.integer("condition_subgraph", 1, len(model.subgraphs) - 1)
     loop.bodySubgraphIndex = options.integer("body_subgraph", 1, len(model.subgraphs) - 1)
+    # Two counters and the input; a mask, and the last output if it is not zero in masked steps.
     count = len(flatbuffer.ints(operator.outputs)) + 3
-    inputs, outputs = (_carried(options, key, [count], subgraph, 0) for key in ("loop_inputs", "loop_outputs"))
+    counts = [count] if _mask(operator) is None else [count + 1, count + 2]
+    inputs, outputs = (_carried(options, key, counts, subgraph, 0) for key in ("loop_inputs", "loop_outputs"))
     operator.opcodeIndex = _restore_opcode(model, options, "WHILE")
     operator.inputs, operator.outputs = inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.WhileOptions, loop
@@ -514,6 +551,16 @@ def _remove_swaps(model: Any, subgraph: Any, operator: Any, options: CustomOptio
         raise options.fail("batch_major", "is true, but no operators on both sides swap steps and batch")
     subgraph.operators[place - 1 : place + 2] = [operator]
     return {source, sequence, reads[0][1], reads[1][1]}
+
+
+def _remove_cast(model: Any, subgraph: Any, operator: Any, options: CustomOptions) -> None:
+    """Take out the operator that makes floats of a mask."""
+    place = next(i for i, other in enumerate(subgraph.operators) if other is operator)
+    cast = subgraph.operators[max(place - 1, 0)]
+    is_cast = flatbuffer.builtin_code(model.operatorCodes[cast.opcodeIndex]) == _dense_code("CAST")
+    if not is_cast or flatbuffer.ints(cast.outputs) != [_mask(operator)]:
+        raise FormatError(f"{options.operator}: no CAST stands ahead of it and gives its mask")
+    del subgraph.operators[place - 1]
 
 
 def _remove_tensors(subgraph: Any, added: set[int]) -> set[int]:

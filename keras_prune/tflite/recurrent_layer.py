@@ -49,6 +49,8 @@ class RecurrentLayer:
             zeros that no tensor holds.
         sequence, last_states: tensors of the output and of the states after the last step; none where nothing has
             them.
+        mask: tensor `[steps, batch, 1]` bool that says which steps count, if the layer is masked.
+        zero_output_for_mask: whether a masked step's output is zero, and not what it was a step before.
         batch_major: whether input and output are `[batch, steps, ...]`.
         zeros: a constant of zeros, as large as the output, that is of no use to the new operator.
         hidden: subgraphs that belong to the operator alone.
@@ -70,6 +72,8 @@ class RecurrentLayer:
     dense: dict[str, Value]
     reset_after: bool = True
     last_states: tuple[int, ...] = ()
+    mask: int | None = None
+    zero_output_for_mask: bool = False
     batch_major: bool = False
     zeros: int | None = None
     hidden: tuple[int, ...] = ()

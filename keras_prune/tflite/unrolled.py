@@ -93,7 +93,7 @@ class _Chain:
 
     def __init__(self, model: Any, s: int, i: int) -> None:
         self.model, self.subgraph = model, model.subgraphs[s]
-        self.body = Body(model, s, 1)
+        self.body = Body(model, s)
         unpack = self.subgraph.operators[i]
         self.unpack = i
         self.parts = flatbuffer.ints(unpack.outputs)

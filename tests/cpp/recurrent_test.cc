@@ -133,7 +133,7 @@ void AddMatrix(const SparseModel& model, const char* key, int32_t rows, int32_t 
 }
 
 NodeTester MakeNode(const Layer& layer, const Dims& input, const std::vector<float>& x, const std::vector<float>& h,
-                    const std::vector<float>& c, FlexMapBuilder options) {
+                    const std::vector<float>& c, FlexMapBuilder options, const std::vector<float>& mask = {}) {
   NodeTester node(layer.lstm ? "BlockSparseLSTM" : "BlockSparseGRU");
   const int32_t rows = layer.gates() * layer.units, stored = layer.reset_after ? rows : 2 * layer.units;
   node.Input(input, x);
@@ -150,6 +150,7 @@ NodeTester MakeNode(const Layer& layer, const Dims& input, const std::vector<flo
   const int32_t batch = static_cast<int32_t>(h.size()) / layer.units;
   node.Input({batch, layer.units}, h);
   if (layer.lstm) node.Input({batch, layer.units}, c);
+  if (!mask.empty()) node.Input({static_cast<int32_t>(mask.size()) / batch, batch, 1}, mask);
   return std::move(node.Outputs(layer.lstm ? 3 : 2).CustomOptions(options.Finish()));
 }
 
@@ -240,6 +241,63 @@ TEST_P(RecurrentTest, Layers) {
   }
 }
 
+// Steps that do not count leave states and outputs as they were: at the beginning, where outputs are zero whatever the
+// states are, in between, at the end and throughout. What stands in their input does not matter.
+TEST_P(RecurrentTest, MaskedLayers) {
+  Random random(7);
+  const int32_t steps = 7, batch = 4, units = 18;
+  const char* const masks[batch] = {"0010110", "1111000", "1000001", "0000000"};
+  for (int kind = 0; kind < 3; kind++) {
+    const bool lstm = kind == 2;
+    for (bool sequences : {false, true}) {
+      for (bool zero : {false, true}) {
+        SCOPED_TRACE(::testing::Message() << "kind " << kind << ", sequences " << sequences << ", zero " << zero);
+        const Layer layer(lstm, 5, units, kind != 1, sequences, true, &random);
+        FlexMapBuilder options = layer.options;
+        if (zero) options.Bool("zero_output_for_mask", true);
+        std::vector<float> x = random.Floats(steps * batch * 5), mask;
+        for (int32_t t = 0; t < steps; t++) {
+          for (int32_t n = 0; n < batch; n++) {
+            mask.push_back(masks[n][t] == '1');
+            if (masks[n][t] == '0') x[static_cast<size_t>(t * batch + n) * 5 + 2] = kNan;
+          }
+        }
+        for (int32_t used : {batch, 1}) {  // with a batch of 1, whole steps do not count
+          const std::vector<float> first = random.Floats(used * units), cell = random.Floats(used * units);
+          std::vector<float> one_x, one_mask;
+          for (int32_t i = 0; i < steps * batch; i++) {
+            if (i % batch >= used) continue;
+            one_mask.push_back(mask[static_cast<size_t>(i)]);
+            one_x.insert(one_x.end(), &x[static_cast<size_t>(i) * 5], &x[static_cast<size_t>(i) * 5] + 5);
+          }
+          NodeTester node = MakeNode(layer, {steps, used, 5}, one_x, first, cell, options, one_mask);
+          ASSERT_EQ(node.Run(level(), 2), "");
+          std::vector<double> all(node.output(0).size()), h_last, c_last;
+          for (int32_t n = 0; n < used; n++) {
+            std::vector<double> h(&first[n * units], &first[n * units] + units), out(units);
+            std::vector<double> c(&cell[n * units], &cell[n * units] + units);
+            for (int32_t t = 0; t < steps; t++) {
+              if (masks[n][t] == '1') {
+                Step(layer, &x[static_cast<size_t>(t * batch + n) * 5], &h, &c);
+                out = h;
+              } else if (zero) {
+                out.assign(units, 0.0);
+              }
+              const size_t at = static_cast<size_t>((sequences ? t * used : 0) + n) * units;
+              std::copy(out.begin(), out.end(), all.begin() + static_cast<std::ptrdiff_t>(at));
+            }
+            h_last.insert(h_last.end(), h.begin(), h.end());
+            c_last.insert(c_last.end(), c.begin(), c.end());
+          }
+          ExpectNear(node.output(0), all);
+          ExpectNear(node.output(1), h_last);
+          if (lstm) ExpectNear(node.output(2), c_last);
+        }
+      }
+    }
+  }
+}
+
 // Large enough that rows and units are really divided.
 TEST_P(RecurrentTest, ThreadsDoNotChangeABit) {
   Random random(4);
@@ -292,7 +350,13 @@ TEST(BlockSparseRecurrent, IsRefusedWithAReason) {
   // As a model for another layer's inputs.
   NodeTester node("BlockSparseLSTM");
   node.Input({1, 1, 1}, {0.0f}).Outputs(2);
-  EXPECT_EQ(node.Claim(), "it must have 8 inputs and 3 outputs");
+  EXPECT_EQ(node.Claim(), "it must have 8 inputs, or a mask behind them, and 3 outputs");
+  const std::vector<float> x = random.Floats(4 * 2 * 6), h = random.Floats(2 * 8);
+  const auto masked = [&](int32_t values) {
+    return MakeNode(gru, {4, 2, 6}, x, h, {}, gru.options, random.Floats(values)).Claim();
+  };
+  EXPECT_EQ(masked(8), "");
+  EXPECT_EQ(masked(6), "the mask is not 4 x 2 x 1, as the input's steps and batch");
 }
 
 // Whatever a byte of the options is changed to, the node is claimed or refused, and reads nothing that is not its own.

@@ -51,6 +51,9 @@ bool ReadRecurrent(RecurrentOp op, const uint8_t* options, size_t options_size, 
   const bool gru = op == RecurrentOp::kGru;
   parsed->gates = gru ? 3 : 4;
   if (gru && !keys.Bool("reset_after", &parsed->reset_after)) return false;
+  if (keys.Has("zero_output_for_mask") && !keys.Bool("zero_output_for_mask", &parsed->zero_output_for_mask)) {
+    return false;
+  }
   if (!ReadMatrix(&keys, "kernel", &parsed->kernel) ||
       !ReadMatrix(&keys, "recurrent_kernel", &parsed->recurrent_kernel) ||
       !ReadMatrix(&keys, "candidate_kernel", &parsed->candidate_kernel)) {

@@ -18,6 +18,8 @@ struct RecurrentOptions {
   int32_t gates = 0;              // 3 or 4
   bool reset_after = true;        // GRU: the reset gate multiplies the recurrent kernel's product, not the state
   bool return_sequences = false;  // output 0 has the state after every step, not after the last one alone
+  // A masked layer's: output 0 is zero where the mask is, not what it was a step before.
+  bool zero_output_for_mask = false;
   // The matrices' own options, which lie in the buffer that was read. Without data: the matrix is stored dense.
   format::Bytes kernel, recurrent_kernel, candidate_kernel;
 };

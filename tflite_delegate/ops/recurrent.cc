@@ -18,8 +18,11 @@ namespace ops {
 
 namespace {
 
-// The node's inputs; a CANDIDATE is there in a GRU without reset_after only, a CELL in an LSTM only.
+// The node's inputs; a CANDIDATE is there in a GRU without reset_after only, a CELL in an LSTM only. A mask, if there
+// is one, stands behind the others.
 enum Slot { kInput, kKernel, kRecurrentKernel, kCandidateKernel, kBias, kRecurrentBias, kState, kCell };
+constexpr int InputCount(RecurrentOp op) { return op == RecurrentOp::kLstm ? kCell + 1 : kState + 1; }
+bool IsMasked(const Node& node, RecurrentOp op) { return node.input_count() > InputCount(op); }
 
 constexpr float kInfinity = __builtin_huge_valf();
 
@@ -44,16 +47,21 @@ class Product {
   std::unique_ptr<graph::Op> op_;
 };
 
-// inputs: the input's part of all gates [steps, batch, gates * units], the state [batch, units] and, in an LSTM, the
-// cell. The output is the state after every step, or after the last one alone, and then the cell after the last one.
+// inputs: the input's part of all gates [steps, batch, gates * units], the state [batch, units], in an LSTM the cell
+// and, if the layer is masked, the mask [steps, batch, 1]. The output is the state after every step, or after the last
+// one alone; behind it, the state after the last step if the layer is masked, and the cell after the last step.
+//
+// Where the mask is 0, states stay as they are, and so does what the layer puts out, which is zero at first.
 class Recurrent : public graph::Op {
  public:
   Recurrent(std::vector<int> op_inputs, int op_output, const RecurrentOptions& options, int32_t steps, int32_t batch,
-            Weights recurrent, Weights candidate)
+            bool masked, Weights recurrent, Weights candidate)
       : Op(std::move(op_inputs), op_output),
         gates_(options.gates),
         stored_gates_(options.reset_after ? options.gates : 2),
         return_sequences_(options.return_sequences),
+        masked_(masked),
+        zero_output_for_mask_(options.zero_output_for_mask),
         units_(options.units),
         steps_(steps),
         batch_(batch),
@@ -84,10 +92,21 @@ class Recurrent : public graph::Op {
     float* const inner = products + state * (stored_gates_ == gates_ ? gates_ : gates_ + 1);
     const float* h = context.data[inputs[1]];
     float* next = context.data[output];
-    float* const cell = context.data[output] + state * (return_sequences_ ? steps_ : 1);
+    float* const last = next + state * (return_sequences_ ? steps_ : 1);
+    float* const cell = masked_ ? last + state : last;
     const float* c = gates_ == 4 ? context.data[inputs[2]] : nullptr;
+    const float* const mask = masked_ ? context.data[inputs.back()] : nullptr;
     for (int32_t t = 0; t < steps_; t++) {
       const float* input = context.data[inputs[0]] + static_cast<int64_t>(t) * state * gates_;
+      const float* const counts = masked_ ? mask + static_cast<int64_t>(t) * batch_ : nullptr;
+      if (masked_ && std::all_of(counts, counts + batch_, [](float m) { return m == 0.0f; })) {
+        Keep(h, next, state);
+        if (gates_ == 4) Keep(c, cell, state);
+        h = next;
+        c = cell;
+        if (return_sequences_) next += state;
+        continue;
+      }
       recurrent_.Run(h, products, inner, context.pool);
       if (gates_ == 4) {
         ForEachUnit(context.pool, [&](int32_t n, int32_t first, int32_t count) {
@@ -95,6 +114,11 @@ class Recurrent : public graph::Op {
           Gates<4>(input, n, first, in);
           Gates<4>(products, n, first, part);
           const int64_t at = static_cast<int64_t>(n) * units_ + first;
+          if (masked_ && counts[n] == 0.0f) {
+            Keep(h + at, next + at, count);
+            Keep(c + at, cell + at, count);
+            return;
+          }
           kernels_->lstm(in, part, c + at, cell + at, next + at, count);
         });
         c = cell;
@@ -104,6 +128,7 @@ class Recurrent : public graph::Op {
           Gates<3>(input, n, first, in);
           Gates<3>(products, n, first, part);
           const int64_t at = static_cast<int64_t>(n) * units_ + first;
+          if (masked_ && counts[n] == 0.0f) return Keep(h + at, next + at, count);
           kernels_->gru(in, part, h + at, next + at, count);
         });
       } else {
@@ -121,15 +146,38 @@ class Recurrent : public graph::Op {
           Gates<3>(input, n, first, in);
           Gates<2>(products, n, first, part);
           const int64_t at = static_cast<int64_t>(n) * units_ + first;
+          if (masked_ && counts[n] == 0.0f) return Keep(h + at, next + at, count);
           kernels_->update(in, part[0], candidate + at, h + at, next + at, count);
         });
       }
       h = next;
       if (return_sequences_) next += state;
     }
+    if (!masked_) return;
+    Keep(h, last, state);
+    ZeroMaskedOutputs(mask, context.data[output]);
   }
 
  private:
+  static void Keep(const float* from, float* to, int64_t count) {
+    if (from != to) std::copy_n(from, count, to);
+  }
+
+  // The outputs that masked steps have, where they are zero and not what came before.
+  void ZeroMaskedOutputs(const float* mask, float* sequence) const {
+    for (int32_t n = 0; n < batch_; n++) {
+      bool begun = false;
+      for (int32_t t = 0; t < steps_; t++) {
+        const int64_t at = static_cast<int64_t>(t) * batch_ + n;
+        begun = begun || mask[at] != 0.0f;
+        if (mask[at] != 0.0f || (begun && !zero_output_for_mask_)) continue;
+        if (return_sequences_ || t == steps_ - 1) {
+          std::fill_n(sequence + (return_sequences_ ? at : n) * units_, units_, 0.0f);
+        }
+      }
+    }
+  }
+
   // Where gate g of vector n stands in [batch, gates, units].
   template <int kGates>
   void Gates(const float* all, int32_t n, int32_t first, const float** gate) const {
@@ -154,7 +202,7 @@ class Recurrent : public graph::Op {
   int64_t Bound(int64_t all, int task) const { return task == tasks_ ? all : all * task / tasks_ / 16 * 16; }
 
   int gates_, stored_gates_;  // without reset_after the candidate has a matrix of its own
-  bool return_sequences_;
+  bool return_sequences_, masked_, zero_output_for_mask_;
   int32_t units_, steps_, batch_;
   Weights recurrent_weights_, candidate_weights_;  // until Prepare
   Product recurrent_, candidate_;
@@ -214,13 +262,15 @@ struct Layer {
 // Everything that does not depend on the sizes of the input and of the state, but for the input's last one.
 std::string ReadLayer(const Node& node, RecurrentOp op, Layer* layer) {
   const bool lstm = op == RecurrentOp::kLstm;
-  const int inputs = lstm ? 8 : 7, outputs = lstm ? 3 : 2;
-  if (node.input_count() != inputs || node.output_count() != outputs) {
-    return "it must have " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) + " outputs";
+  const int inputs = InputCount(op), outputs = lstm ? 3 : 2;
+  if (node.input_count() < inputs || node.input_count() > inputs + 1 || node.output_count() != outputs) {
+    return "it must have " + std::to_string(inputs) + " inputs, or a mask behind them, and " + std::to_string(outputs) +
+           " outputs";
   }
   std::string reason = CheckFloat(node.input(kInput), "the input");
   if (reason.empty()) reason = CheckFloat(node.input(kState), "the state");
   if (reason.empty() && lstm) reason = CheckFloat(node.input(kCell), "the cell state");
+  if (reason.empty() && IsMasked(node, op)) reason = CheckFloat(node.input(inputs), "the mask");
   for (int i = 0; i < outputs && reason.empty(); i++) reason = CheckFloat(node.output(i), "an output");
   if (!reason.empty()) return reason;
   RecurrentOptions& options = layer->options;
@@ -264,6 +314,11 @@ std::string CheckSizes(const Layer& layer, const graph::Dims& input, const graph
   return "";
 }
 
+std::string CheckMask(const graph::Dims& input, const graph::Dims& mask) {
+  if (mask == graph::Dims{input[0], input[1], 1}) return "";
+  return "the mask is not " + Size(input[0], input[1]) + " x 1, as the input's steps and batch";
+}
+
 template <RecurrentOp kOp>
 std::string Claim(const Node& node) {
   Layer layer;
@@ -271,6 +326,9 @@ std::string Claim(const Node& node) {
   if (reason.empty()) reason = CheckSizes(layer, DimsOf(node.input(kInput)), DimsOf(node.input(kState)));
   if (reason.empty() && kOp == RecurrentOp::kLstm) {
     reason = CheckSizes(layer, DimsOf(node.input(kInput)), DimsOf(node.input(kCell)));
+  }
+  if (reason.empty() && IsMasked(node, kOp)) {
+    reason = CheckMask(DimsOf(node.input(kInput)), DimsOf(node.input(InputCount(kOp))));
   }
   return reason;
 }
@@ -310,6 +368,9 @@ std::string Build(const Node& node, Builder* builder) {
   for (size_t i = 1; i < inputs.size() && reason.empty(); i++) {
     reason = CheckSizes(layer, in, graph.value(inputs[i]).dims);
   }
+  const bool masked = IsMasked(node, kOp);
+  if (masked) inputs.push_back(graph.Interleaved(builder->Input(node, InputCount(kOp))));
+  if (masked && reason.empty()) reason = CheckMask(in, graph.value(inputs.back()).dims);
   if (!reason.empty()) return std::string(name) + ": " + reason;
 
   const RecurrentOptions& options = layer.options;
@@ -323,13 +384,13 @@ std::string Build(const Node& node, Builder* builder) {
     return output;
   };
   graph::Dims all = sequence;
-  if (kOp == RecurrentOp::kLstm) all[0]++;
+  all[0] += (kOp == RecurrentOp::kLstm) + masked;
   const int value = graph.AddValue(all, true);
-  graph.AddOp(std::make_unique<Recurrent>(std::move(inputs), value, options, steps, batch, std::move(layer.recurrent),
-                                          std::move(layer.candidate)));
-  builder->SetOutput(node, kOp == RecurrentOp::kLstm ? part(value, sequence, 0) : value, 0);
-  builder->SetOutput(node, part(value, state, floats * (kept - 1)), 1);
-  if (kOp == RecurrentOp::kLstm) builder->SetOutput(node, part(value, state, floats * kept), 2);
+  graph.AddOp(std::make_unique<Recurrent>(std::move(inputs), value, options, steps, batch, masked,
+                                          std::move(layer.recurrent), std::move(layer.candidate)));
+  builder->SetOutput(node, all == sequence ? value : part(value, sequence, 0), 0);
+  builder->SetOutput(node, part(value, state, floats * (masked ? kept : kept - 1)), 1);
+  if (kOp == RecurrentOp::kLstm) builder->SetOutput(node, part(value, state, floats * (all[0] - 1)), 2);
   return "";
 }
 
