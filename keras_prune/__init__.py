@@ -23,9 +23,10 @@ from keras_prune.structures import (
 if TYPE_CHECKING:
     from keras_prune import mapping
     from keras_prune.callbacks import Prune
+    from keras_prune.conversion import convert
     from keras_prune.methods import Admm, Magnitude, Reweighted
     from keras_prune.pruning import sparsify
-    from keras_prune.tflite import convert, densify, load_delegate
+    from keras_prune.tflite import densify, load_delegate
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,7 @@ _LAZY = {
     "Reweighted": "keras_prune.methods",
     "Prune": "keras_prune.callbacks",
     "sparsify": "keras_prune.pruning",
-    "convert": "keras_prune.tflite",
+    "convert": "keras_prune.conversion",
     "densify": "keras_prune.tflite",
     "load_delegate": "keras_prune.tflite",
 }

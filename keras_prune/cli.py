@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from keras_prune import files
 from keras_prune.tflite.convert import MIN_ZEROS
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.inspect import LayerInfo
+from keras_prune.tflite.payoff import Latency
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:  # argparse leaves this way, after its message
         return int(exit_.code or 0)
     try:
-        report = parsed.run(parsed)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            report = parsed.run(parsed)
         if report is not None:
             _say(report, parsed.json)
         sys.stdout.flush()
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = "" if isinstance(error, OSError) or not getattr(parsed, "model", None) else f"{parsed.model}: "
         print(f"keras-prune: {where}{error}", file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"keras-prune: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         help=f"structures to choose from (default: all of {', '.join(ENCODINGS)})",
     )
+    _add_table(convert, "decides which layers become block-sparse, instead of --min-zeros where it has the layer")
     convert.set_defaults(run=_convert)
 
     densify = commands.add_parser("densify", help="turn a block-sparse .tflite back into builtin operators")
@@ -88,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="list the layers of a .tflite")
     inspect.add_argument("model", type=Path, help="a .tflite")
+    _add_table(inspect, "gives the layers' latencies, and decides as convert does")
     inspect.set_defaults(run=_inspect)
 
     for command in (convert, densify, inspect):
@@ -136,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_table(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--table", type=Path, metavar="FILE", help=f"a latency table, which {what}")
+    command.add_argument("--force", action="store_true", help="take a table of another CPU or library version")
+
+
 def _batch_size(text: str) -> int | None:
     if text.lower() == "none":
         return None
@@ -174,14 +189,9 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("a folder; save the model as .keras, or convert it to a dense .tflite first")
     else:
         model = path.read_bytes()
-    data = convert(
-        model,
-        sparse=not arguments.dense,
-        batch_size=arguments.batch_size,
-        min_zeros=arguments.min_zeros,
-        structures=arguments.structures,
-    )
-    return _write_and_report(arguments, data)
+    rules = {"min_zeros": arguments.min_zeros, "structures": arguments.structures, "latency": _latency(arguments)}
+    data = convert(model, sparse=not arguments.dense, batch_size=arguments.batch_size, **rules)
+    return _write_and_report(arguments, data, **rules)
 
 
 def _densify(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -192,7 +202,13 @@ def _densify(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
-    return _report(arguments.model, arguments.model.read_bytes())
+    return _report(arguments.model, arguments.model.read_bytes(), latency=_latency(arguments))
+
+
+def _latency(arguments: argparse.Namespace) -> Latency | None:
+    from keras_prune.conversion import measured_latency
+
+    return None if arguments.table is None else measured_latency(arguments.table, arguments.force)
 
 
 def _latency_table(arguments: argparse.Namespace) -> None:
@@ -296,16 +312,16 @@ def _check_output(path: Path) -> None:
         raise FileNotFoundError(f"{path.parent}: no such folder")
 
 
-def _write_and_report(arguments: argparse.Namespace, data: bytes) -> dict[str, Any]:
-    report = _report(arguments.output, data)
+def _write_and_report(arguments: argparse.Namespace, data: bytes, **rules: Any) -> dict[str, Any]:
+    report = _report(arguments.output, data, **rules)
     files.write(arguments.output, data)
     return report
 
 
-def _report(path: Path, data: bytes) -> dict[str, Any]:
+def _report(path: Path, data: bytes, **rules: Any) -> dict[str, Any]:
     from keras_prune.tflite import inspect
 
-    layers = inspect(data)
+    layers = inspect(data, **rules)
     sparse = [layer for layer in layers if layer.structure is not None]
     return {
         "file": str(path),
@@ -331,7 +347,8 @@ def _say(report: dict[str, Any], as_json: bool) -> None:
     table.add_column("layer", overflow="fold", ratio=3)
     for heading in ("matrix", "structure", "block"):
         table.add_column(heading)
-    for heading in ("zeros", "dense bytes", "values", "metadata"):
+    timed = any(layer.dense_ms is not None for layer in layers)
+    for heading in ("zeros", "dense bytes", "values", "metadata", *(("dense ms", "sparse ms") if timed else ())):
         table.add_column(heading, justify="right")
     table.add_column("stays dense because", overflow="fold", ratio=3)
     for layer in layers:
@@ -344,6 +361,7 @@ def _say(report: dict[str, Any], as_json: bool) -> None:
             "" if layer.dense_bytes is None else f"{layer.dense_bytes:,}",
             "" if layer.value_bytes is None else f"{layer.value_bytes:,}",
             f"{layer.metadata_bytes:,}" if layer.structure else "",
+            *(("" if ms is None else f"{ms:.3g}" for ms in (layer.dense_ms, layer.sparse_ms)) if timed else ()),
             layer.reason or "",
         )
     # A pipe has no width; tables for it must not be folded to 80 columns.

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.mapping.table import LatencyTable, Point
+from keras_prune.mapping.table import LatencyTable, Point, default_path
 from keras_prune.mapping.workload import DENSE, Layer, parse_scheme, uses
 from keras_prune.structures import AlignedBlock
 from keras_prune.tflite import convert, flatbuffer, load_delegate
 from keras_prune.tflite.delegate import _runtime_module
+from keras_prune.tflite.payoff import Call
 
 # Channels that the delegate's own layers around the measured one lead from and to.
 _LEAD, _TAIL = 4, 8
@@ -35,8 +36,9 @@ NATIVE_KINDS = ("conv", "depthwise", "dense")
 """Kinds of layers that the delegate's tool `latency_table` can time."""
 IMAGES = (112, 56, 28, 14, 7)
 """Heights and widths that the usual table has."""
-RATES = (0.5, 0.8, 0.95)
-"""Fractions of zeros that it has."""
+RATES = (0.25, 0.5, 0.8, 0.95)
+"""Fractions of zeros that it has; the least is near those from which zeros pay."""
+_LEAST_ZEROS = {"pattern": 5 / 9}  # with which a structure leaves out no more than asked for
 _BLOCKS = ("unaligned_block:2", "unaligned_block:4", "unaligned_block:8", "unaligned_block:16")
 SCHEMES = {
     "conv1x1": (*_BLOCKS, "block_punched:4x4", "block_punched:8x4", "block_punched:16x4"),
@@ -95,7 +97,8 @@ def points_of(layer: Layer, turn: int = 0) -> list[Point]:
             structure = parse_scheme(scheme)
             columns = layer.channels * layer.kernel[0] * layer.kernel[1]
             if structure is not None and structure.obstacle(layer.filters, columns, layer.kernel) is None:
-                points.append(Point(layer, scheme, RATES[(i + turn) % len(RATES)]))
+                rates = [rate for rate in RATES if rate >= _LEAST_ZEROS.get(structure.name, 0.0)]
+                points.append(Point(layer, scheme, rates[(i + turn) % len(rates)]))
     return points
 
 
@@ -143,6 +146,34 @@ def measure_table(
         if path is not None and table.entries:
             table.save(path)
     return LatencyTable(table.entries, cpu, version, threads)
+
+
+def checked_table(table: LatencyTable | str | os.PathLike[str] | None, force: bool = False) -> LatencyTable:
+    """Return a table that is for this machine's CPU and the library's version; by default the one measured here.
+
+    Args:
+        table: the table, or the file that keeps it.
+        force: take a table of another CPU or version.
+
+    Raises:
+        ValueError: the table is of another CPU or version, or the file is no table.
+        FileNotFoundError: there is no such file; by default, no table was measured on this machine.
+    """
+    cpu = cpu_name()
+    if table is None:
+        table = default_path(cpu)
+        if not table.exists():
+            raise FileNotFoundError(f"{table}: no latency table yet; measure one by keras-prune latency-table")
+    if not isinstance(table, LatencyTable):
+        table = LatencyTable.load(table)
+    if not force:
+        table.check(cpu, None)
+        try:
+            version: str | None = library_version()
+        except FileNotFoundError:
+            version = None  # without the library there is nothing that the table could disagree with
+        table.check(None, version)
+    return table
 
 
 def library_version(library: str | os.PathLike[str] | None = None) -> str:
@@ -200,7 +231,7 @@ def one_layer(point: Point) -> bytes:
     if layer.kind == "dense":
         source = builder.tensor([1, layer.channels])
         output = builder.dense(builder.dense(source, weights), _small(random, _TAIL, layer.filters))
-        return convert(builder.build(source, output), min_zeros=0.2, structures=_structures(point))
+        return _converted(builder.build(source, output), point)
     lead = _has_lead(layer)
     source = image = builder.tensor([1, layer.height, layer.width, _LEAD if lead else layer.channels])
     if lead:
@@ -216,7 +247,7 @@ def one_layer(point: Point) -> bytes:
     else:
         image = builder.mean(image)
     output = builder.conv(image, _small(random, _TAIL, layer.filters).reshape(_TAIL, 1, 1, layer.filters))
-    return convert(builder.build(source, output), min_zeros=0.2, structures=_structures(point))
+    return _converted(builder.build(source, output), point)
 
 
 def _has_lead(layer: Layer) -> bool:
@@ -224,8 +255,18 @@ def _has_lead(layer: Layer) -> bool:
     return layer.kind != "dense" and layer.channels > 4
 
 
-def _structures(point: Point) -> list[str]:
-    return ["aligned_block"] if point.scheme == DENSE else [point.scheme.split(":")[0], "aligned_block"]
+def _converted(model: bytes, point: Point) -> bytes:
+    """Convert so that the layer gets its own structure and block, however little that leaves out."""
+    layer = point.layer
+    measured = Call(layer.kind, layer.height, layer.width, layer.channels, layer.filters, layer.kernel, layer.stride)
+    structure = point.scheme.split(":")[0]
+
+    def latency(call: Call, scheme: str, zeros: float) -> float:
+        own = scheme == point.scheme or structure == "pattern" == scheme.split(":")[0]
+        return 3.0 if scheme == DENSE else 1.0 if own or call != measured else 2.0
+
+    structures = {"aligned_block", structure} - {DENSE}  # the layers around have aligned blocks
+    return convert(model, structures=sorted(structures), latency=latency)
 
 
 def _small(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:

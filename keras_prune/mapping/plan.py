@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from keras_prune.layers import find_weights
 from keras_prune.mapping import rules
+from keras_prune.mapping.measure import checked_table
 from keras_prune.mapping.options import Option, Workload, rule_options
 from keras_prune.mapping.scaled import Scaled
 from keras_prune.mapping.sensitivity import Sensitivity
 from keras_prune.mapping.solver import solve
-from keras_prune.mapping.table import LatencyTable, Point, default_path
+from keras_prune.mapping.table import LatencyTable, Point
 from keras_prune.mapping.workload import DENSE, parse_scheme
 
 FORMAT_VERSION = 1
@@ -178,7 +180,7 @@ class Plan:
 def plan(
     model: Any,
     target: str | float,
-    table: LatencyTable | None = None,
+    table: LatencyTable | str | os.PathLike[str] | None = None,
     method: str = "rules",
     *,
     data: str = "hard",
@@ -202,7 +204,8 @@ def plan(
         target: a speed-up over the dense model (``"2.0x"``), a latency (``"3.5ms"``), or a fraction of zeros over all
             layers that can be pruned (``0.8`` or ``"80%"``): the best accuracy within it. For a search also points of
             accuracy (``"1.5 points"``): the least latency that costs no more than these.
-        table: latencies; by default those that ``keras-prune latency-table`` measured on this machine.
+        table: latencies, or the file that keeps them; by default those that ``keras-prune latency-table`` measured on
+            this machine.
         method: ``"rules"`` or ``"search"``; the latter needs KerasTuner.
         data: ``"hard"`` or ``"easy"``: what the rules make of 3x3 convolutions.
         beta: by how much a block may be slower than the coarsest to be preferred for its accuracy.
@@ -245,7 +248,7 @@ def plan(
     if method != "search" and (search or wanted.kind == "points"):
         told = ", ".join(search) or f"the target {target!r}"
         raise ValueError(f"{told} is for a search only: give method='search'")
-    table = _checked(table, force)
+    table = checked_table(table, force)
     workload = Workload.of(model, table, find_weights(model, layers, exclude))
     given = rules.Given(table, data, beta)
     if method == "search":
@@ -344,22 +347,3 @@ def assemble(target: Any, table: LatencyTable, workload: Workload, chosen: Seque
     return Plan(
         str(target), table.cpu, table.version, table.threads, tuple(layers), workload.other_ms, workload.uncounted
     )
-
-
-def _checked(table: LatencyTable | None, force: bool) -> LatencyTable:
-    from keras_prune.mapping.measure import cpu_name, library_version
-
-    cpu = cpu_name()
-    if table is None:
-        path = default_path(cpu)
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no latency table yet; measure one by keras-prune latency-table")
-        table = LatencyTable.load(path)
-    if not force:
-        table.check(cpu, None)
-        try:
-            version: str | None = library_version()
-        except FileNotFoundError:
-            version = None  # without the library there is nothing that the table could disagree with
-        table.check(None, version)
-    return table

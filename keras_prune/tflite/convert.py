@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras_prune.tflite import custom_options, flatbuffer, recurrent
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.keras_model import to_tflite
 from keras_prune.tflite.operators import VERSION, custom_code, custom_opcode, first_opcode, replaced_code
+from keras_prune.tflite.payoff import Latency, UnknownLatencyWarning
 from keras_prune.tflite.planning import MIN_ZEROS, Group, make_plan
 
 __all__ = ["MIN_ZEROS", "convert"]
@@ -24,6 +26,7 @@ def convert(
     batch_size: int | None = 1,
     min_zeros: float = MIN_ZEROS,
     structures: Sequence[str] | None = None,
+    latency: Latency | None = None,
     input_signature: Any = None,
     configure: Callable[[Any], None] | None = None,
 ) -> bytes:
@@ -43,6 +46,9 @@ def convert(
             too, which costs operators that compute shapes at run time. For Keras models only.
         min_zeros: a layer becomes block-sparse if at least this share of its weights, in [0, 1), need not be stored.
         structures: names of the structures to choose from, all by default; see `keras_prune.tflite.encodings`.
+        latency: latencies of layers in the delegate. A layer of which they are known becomes block-sparse if it is
+            faster so, whatever `min_zeros` is; the others are named in a warning. `keras_prune.convert` takes them from
+            a latency table.
         input_signature: `tf.TensorSpec` or a nest of them, for a subclassed Keras model that does not know its inputs.
         configure: called with the `tf.lite.TFLiteConverter` before it runs, for its options.
 
@@ -74,7 +80,7 @@ def convert(
         )
     else:
         data = to_tflite(model, batch_size=batch_size, input_signature=input_signature, configure=configure)
-    return _convert_file(data, sparse=sparse, min_zeros=min_zeros, structures=names)
+    return _convert_file(data, sparse, min_zeros, names, latency)
 
 
 def _checked_structures(structures: Sequence[str] | None) -> list[str]:
@@ -88,13 +94,20 @@ def _checked_structures(structures: Sequence[str] | None) -> list[str]:
     return [name for name in ENCODINGS if name in structures]
 
 
-def _convert_file(data: bytes, *, sparse: bool, min_zeros: float, structures: list[str]) -> bytes:
+def _convert_file(data: bytes, sparse: bool, min_zeros: float, structures: list[str], latency: Latency | None) -> bytes:
     model = flatbuffer.read_model(data)
     for subgraph in model.subgraphs:
         for operator in subgraph.operators or []:
             if custom_code(model, operator) is not None:
                 raise ValueError("the .tflite file is block-sparse already; `densify` it first")
-    groups = make_plan(model, min_zeros, structures).groups
+    plan = make_plan(model, min_zeros, structures, latency)
+    if sparse and plan.unknown:
+        warnings.warn(
+            f"no latency is known of layers like {', '.join(plan.unknown)}: their share of zeros decides",
+            UnknownLatencyWarning,
+            stacklevel=3,
+        )
+    groups = plan.groups
     layers = recurrent.Replacement(model, [site for group in groups if group.candidate for site, _ in group.sites])
     for group in groups:
         if group.fixed:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from keras_prune.tflite import flatbuffer
+from keras_prune.tflite.custom_options import CustomOptions
 from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Shape, Weights
 from keras_prune.tflite.operators import (
     FULLY_CONNECTED,
@@ -19,6 +20,7 @@ from keras_prune.tflite.operators import (
     read_dense,
     replacement,
 )
+from keras_prune.tflite.payoff import Call, Latency, Payoff, payoff, read_call, total
 from keras_prune.tflite.recurrent_forms import find_recurrent
 
 # Below this share of zeros a layer stays dense. Measured: MobileNetV1 with 30 % zeros in its pruned layers runs 1.16
@@ -60,6 +62,9 @@ class Group:
         reason: why the group stays dense; empty if it does not.
         weights: the matrix, where it could be read.
         candidate: how the matrix is stored.
+        calls: how each of the operators calls it; None where no latency is measured of that.
+        payoffs: latencies of each of the calls, where they were asked for and known.
+        unknown: whether they were asked for and not known.
     """
 
     buffers: tuple[int, ...]
@@ -69,6 +74,9 @@ class Group:
     reason: str = ""
     weights: Weights | None = None
     candidate: Candidate | None = None
+    calls: list[Call | None] = field(default_factory=list)
+    payoffs: list[Payoff | None] = field(default_factory=list)
+    unknown: bool = False
 
     @property
     def zeros(self) -> float | None:
@@ -90,14 +98,20 @@ class Plan:
     groups: list[Group]
     others: list[tuple[Site, str]]
 
+    @property
+    def unknown(self) -> list[str]:
+        """Names of the layers whose latencies nobody knew."""
+        return [site.name for group in self.groups if group.unknown for site, _ in group.sites]
 
-def make_plan(model: Any, min_zeros: float, structures: Sequence[str]) -> Plan:
+
+def make_plan(model: Any, min_zeros: float, structures: Sequence[str], latency: Latency | None = None) -> Plan:
     """Choose a structure for every layer that is worth it.
 
     Args:
         model: a schema `ModelT`; not changed.
         min_zeros: share of a layer's weights that must not be stored for it to become block-sparse.
         structures: names of the structures to choose from.
+        latency: decides instead of `min_zeros` where it knows the layer.
 
     Raises:
         ValueError: weights are NaN or infinite.
@@ -106,7 +120,7 @@ def make_plan(model: Any, min_zeros: float, structures: Sequence[str]) -> Plan:
     for group in groups:
         group.weights = _read_weights(model, group)
         if not group.reason:
-            _choose(group, min_zeros, structures)
+            _choose(group, min_zeros, structures, latency)
     return Plan(groups, others)
 
 
@@ -150,10 +164,20 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
     for s, i, reason in unknown:
         subgraph = model.subgraphs[s]
         others.append((Site(s, i, subgraph.operators[i], layer_name(subgraph, subgraph.operators[i])), reason))
+    recurrent_sites = {(s, i) for recurrent in layers for s, i, _ in recurrent.matrices.values()}
     for group in groups.values():
+        group.calls = [
+            None if site.subgraph > 0 or (site.subgraph, site.index) in recurrent_sites else _call(model, site, layer)
+            for site, layer in group.sites
+        ]
         group.reason = _why_fixed(model, group)
         group.fixed = bool(group.reason)
     return list(groups.values()), others
+
+
+def _call(model: Any, site: Site, layer: DenseLayer) -> Call | None:
+    options = CustomOptions.of(layer.attributes, site.name)
+    return read_call(model.subgraphs[site.subgraph], site.operator, layer.custom_code, layer.shape, options)
 
 
 def _stacked(model: Any, site: Site) -> DenseLayer:
@@ -202,17 +226,50 @@ def _read_weights(model: Any, group: Group) -> Weights:
     return Weights(matrix, layer.shape.kernel)
 
 
-def _choose(group: Group, min_zeros: float, structures: Iterable[str]) -> None:
+def _choose(group: Group, min_zeros: float, structures: Iterable[str], latency: Latency | None = None) -> None:
     assert group.weights is not None
     assert group.zeros is not None
-    weights, size = group.weights, group.weights.matrix.size
     if group.zeros == 1.0:
         group.reason = "all weights are zero"  # and a tensor of no values is no constant to the runtime
         return
+    hopeless = group.zeros < min_zeros if latency is None else group.zeros == 0.0
+    names = [] if hopeless else structures
+    found = [candidate for name in names for candidate in ENCODINGS[name].detect(group.weights)]
+    if latency is not None and found:
+        fastest = _fastest(group, found, latency)
+        if fastest is not None:
+            candidate, predicted = fastest
+            if predicted.pays:
+                group.candidate = candidate
+            else:
+                group.reason = f"{group.zeros:.1%} zeros; {predicted} as {candidate.scheme}"
+            return
+        group.unknown = True
+    _choose_by_zeros(group, min_zeros, found)
+    if group.unknown and group.reason:
+        group.reason += "; how fast it would be is not known"
+
+
+def _fastest(group: Group, found: Iterable[Candidate], latency: Latency) -> tuple[Candidate, Payoff] | None:
+    """Find the candidate with the least latency of those whose latency is known, and note that of each call."""
+    assert group.weights is not None
+    fastest: tuple[Candidate, Payoff] | None = None
+    for candidate in sorted(found, key=_rank):
+        zeros = max(0.0, 1.0 - candidate.values / group.weights.matrix.size)
+        payoffs = [payoff(latency, call, candidate.scheme, zeros) for call in group.calls]
+        together = total(payoffs)
+        if together is not None and (fastest is None or together.sparse < fastest[1].sparse):
+            fastest, group.payoffs = (candidate, together), payoffs
+    return fastest
+
+
+def _choose_by_zeros(group: Group, min_zeros: float, found: list[Candidate]) -> None:
+    assert group.weights is not None
+    assert group.zeros is not None
+    size = group.weights.matrix.size
     if group.zeros < min_zeros:
         group.reason = f"{group.zeros:.1%} zeros; at least {min_zeros:.1%} are worth it"
         return
-    found = [candidate for name in structures for candidate in ENCODINGS[name].detect(weights)]
     small = [candidate for candidate in found if candidate.values <= (1.0 - min_zeros) * size]
     if not small:
         best = max((1.0 - candidate.values / size for candidate in found), default=0.0)
@@ -221,7 +278,12 @@ def _choose(group: Group, min_zeros: float, structures: Iterable[str]) -> None:
             f" at least {min_zeros:.1%} are worth it"
         )
         return
-    group.candidate = min(small, key=lambda candidate: candidate.cost + BYTE_COST * candidate.bytes)
-    if group.candidate.cost >= DENSE_COST * size:
-        group.candidate = None
+    fastest = min(small, key=_rank)
+    if fastest.cost < DENSE_COST * size:
+        group.candidate = fastest
+    else:
         group.reason = f"{group.zeros:.1%} zeros, but in blocks so small that the dense layer would be faster"
+
+
+def _rank(candidate: Candidate) -> float:
+    return candidate.cost + BYTE_COST * candidate.bytes

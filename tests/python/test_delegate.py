@@ -77,7 +77,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray
 def sparsified(dense: bytes, structure: str) -> bytes:
     """Converts with the structure, however little it leaves out."""
 
-    def choose(group, min_zeros, structures):
+    def choose(group, *_):
         group.candidate = min(ENCODINGS[structure].detect(group.weights), key=lambda candidate: candidate.values)
 
     with mock.patch.object(planning, "_choose", choose):

@@ -10,7 +10,7 @@ import keras_prune.cli
 import keras_prune.mapping
 import keras_prune.tflite
 
-MODULES = ["keras_prune.cli"] + [
+MODULES = ["keras_prune.cli", "keras_prune.conversion", "keras_prune.files"] + [
     module.name
     for package in (keras_prune.tflite, keras_prune.mapping)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")

@@ -1,7 +1,7 @@
 """How each structure is found in a matrix, stored and read back: one file a structure, one line here to register it."""
 
 from keras_prune.tflite.encodings.aligned_block import AlignedBlockEncoding
-from keras_prune.tflite.encodings.base import DENSE_COST, Candidate, Encoding, Shape, Weights
+from keras_prune.tflite.encodings.base import DENSE_COST, Candidate, Encoding, Shape, Weights, scheme
 from keras_prune.tflite.encodings.block_punched import BlockPunchedEncoding
 from keras_prune.tflite.encodings.block_row_column import BlockRowColumnEncoding
 from keras_prune.tflite.encodings.pattern import PatternEncoding
@@ -18,4 +18,4 @@ _REGISTERED: tuple[Encoding, ...] = (
 
 ENCODINGS: dict[str, Encoding] = {encoding.name: encoding for encoding in _REGISTERED}
 
-__all__ = ["DENSE_COST", "ENCODINGS", "Candidate", "Encoding", "Shape", "Weights"]
+__all__ = ["DENSE_COST", "ENCODINGS", "Candidate", "Encoding", "Shape", "Weights", "scheme"]

@@ -25,6 +25,7 @@ class AlignedBlockEncoding(Encoding):
             positions = np.flatnonzero(np.ascontiguousarray(weights.row_groups[block].T))
             yield Candidate(
                 structure=self.name,
+                sizes=(block,),
                 values=positions.size * block,
                 metadata_bytes=gaps.packed_size(positions, 1),
                 cost=positions.size * (block + BLOCK_OVERHEAD),
@@ -45,5 +46,5 @@ class AlignedBlockEncoding(Encoding):
         row = group[:, None] * block + np.arange(block)
         return np.where(row < shape.rows, row * shape.columns + column[:, None], -1).reshape(-1)
 
-    def block(self, options: CustomOptions, shape: Shape) -> str:
-        return str(read_block(options, shape))
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        return (read_block(options, shape),)

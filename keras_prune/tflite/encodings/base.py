@@ -136,12 +136,23 @@ class Weights:
         return SCATTERED_COST * float(min([single, *covered]))
 
 
+def scheme(structure: str, sizes: tuple[int, ...]) -> str:
+    """Name a structure and its block as latency tables do.
+
+    Example:
+        >>> scheme("block_punched", (8, 4))
+        'block_punched:8x4'
+    """
+    return f"{structure}:{'x'.join(map(str, sizes))}"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One way to store a matrix.
 
     Attributes:
         structure: the encoding's name.
+        sizes: of the block, as the encoding's `sizes` reads them.
         values: floats that would be stored.
         metadata_bytes: bytes of metadata, near enough to compare.
         cost: modelled time, in multiply-adds a pixel.
@@ -149,10 +160,16 @@ class Candidate:
     """
 
     structure: str
+    sizes: tuple[int, ...]
     values: int
     metadata_bytes: int
     cost: float
     details: Any = field(repr=False, compare=False)
+
+    @property
+    def scheme(self) -> str:
+        """Structure and block as latency tables name them."""
+        return scheme(self.structure, self.sizes)
 
     @property
     def bytes(self) -> int:
@@ -184,8 +201,12 @@ class Encoding(ABC):
         """
 
     @abstractmethod
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        """Read the sizes of the block."""
+
     def block(self, options: CustomOptions, shape: Shape) -> str:
         """Say the block's size in words, for `inspect`."""
+        return " x ".join(map(str, self.sizes(options, shape)))
 
     def encode(self, weights: Weights, candidate: Candidate) -> tuple[dict[str, Value], np.ndarray]:
         """Store a matrix: the structure's own options, and the values `[n]` float32."""

@@ -46,6 +46,7 @@ class BlockPunchedEncoding(Encoding):
                 columns = int(units.sum()) * n - int(units[-1]) * (-shape.channels % n)
                 yield Candidate(
                     structure=self.name,
+                    sizes=(block, n),
                     values=columns * block,
                     metadata_bytes=-(-kept.size // 8),
                     cost=columns * (block + BLOCK_OVERHEAD),
@@ -67,8 +68,8 @@ class BlockPunchedEncoding(Encoding):
         row = np.repeat(g, np.minimum(n, shape.channels - h * n))[:, None] * block + np.arange(block)
         return np.where(row < shape.rows, row * shape.columns + column[:, None], -1).reshape(-1)
 
-    def block(self, options: CustomOptions, shape: Shape) -> str:
-        return "{} x {}".format(*_read_block(options, shape))
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        return _read_block(options, shape)
 
 
 def _read_block(options: CustomOptions, shape: Shape) -> tuple[int, int]:

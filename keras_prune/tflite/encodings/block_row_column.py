@@ -45,6 +45,7 @@ class BlockRowColumnEncoding(Encoding):
                 values = int(blocks.sum())
                 yield Candidate(
                     structure=self.name,
+                    sizes=(p, q),
                     values=values,
                     metadata_bytes=-(-blocks.size * p // 8) - (-blocks.size * q // 8),
                     cost=max(weights.scattered_cost, float(values)),
@@ -82,8 +83,8 @@ class BlockRowColumnEncoding(Encoding):
         g, h = np.divmod(block, column_groups)
         return (g[at] * p + row) * shape.columns + (h * q + column)[at]
 
-    def block(self, options: CustomOptions, shape: Shape) -> str:
-        return "{} x {}".format(*_read_block(options, shape))
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        return _read_block(options, shape)
 
 
 def _sums_by_size(kept: np.ndarray, largest: int) -> dict[int, np.ndarray]:

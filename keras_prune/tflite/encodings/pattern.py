@@ -66,6 +66,7 @@ class PatternEncoding(Encoding):
         metadata = bits.packed_gaps_size(_positions(details)) + len(_pack_order(details.filter_order))
         return Candidate(
             structure=self.name,
+            sizes=(patterns.size,),
             values=values,
             metadata_bytes=metadata + patterns.size * _pattern_bytes(weights.shape),
             cost=max(weights.scattered_cost, float(values)),
@@ -99,6 +100,9 @@ class PatternEncoding(Encoding):
         entries = kept[pattern]  # [kernels, kh * kw]
         index = row[:, None] * shape.columns + np.arange(kept.shape[1]) * channels + channel[:, None]
         return index[entries]
+
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        return (_read_patterns(options, shape).shape[0],)
 
     def block(self, options: CustomOptions, shape: Shape) -> str:
         kept = _read_patterns(options, shape)

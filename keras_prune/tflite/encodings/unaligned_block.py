@@ -30,6 +30,7 @@ class UnalignedBlockEncoding(Encoding):
         for block, positions in weights.covers.items():
             yield Candidate(
                 structure=self.name,
+                sizes=(block,),
                 values=positions.size * block,
                 metadata_bytes=gaps.packed_size(positions, block),
                 cost=positions.size * (block + BLOCK_OVERHEAD),
@@ -50,5 +51,5 @@ class UnalignedBlockEncoding(Encoding):
             raise options.fail("positions", "hold a block that crosses into the next column")
         return ((row[:, None] + np.arange(block)) * shape.columns + column[:, None]).reshape(-1)
 
-    def block(self, options: CustomOptions, shape: Shape) -> str:
-        return str(read_block(options, shape))
+    def sizes(self, options: CustomOptions, shape: Shape) -> tuple[int, ...]:
+        return (read_block(options, shape),)
