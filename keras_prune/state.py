@@ -74,6 +74,8 @@ class StateFile:
         with files.replacing(self.path) as aside:
             with open(aside, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())  # before the one there makes room for it
             # Saved twice at the same place, the one before stays the one before.
             if self.path.exists() and self._written != counters.step:
                 os.replace(self.path.resolve(), self.previous)
