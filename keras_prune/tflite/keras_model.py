@@ -34,7 +34,7 @@ def to_tflite(
     module = tf.Module()
     module.serve = serve
     # Variables that the saved module does not track would stay variables in the file. Keras 3 wraps its own.
-    variables = getattr(model, "variables", None) or model.weights
+    variables = [*(getattr(model, "variables", None) or model.weights), *_states(model)]
     module.tracked = [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]
     with tempfile.TemporaryDirectory(prefix="keras_prune_") as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
@@ -72,6 +72,16 @@ def _inputs(model: Any) -> Any:
     if isinstance(structure, (list, tuple)) and len(structure) == 1:
         return structure[0]  # as Sequential takes it; functional models take both
     return structure
+
+
+def _states(model: Any) -> list[Any]:
+    """Return the states of stateful layers, which Keras does not count among a model's variables."""
+    import tensorflow as tf
+
+    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else []
+    stateful = [layer for layer in layers if getattr(layer, "stateful", False)]
+    states = tf.nest.flatten([getattr(layer, "states", None) for layer in stateful])
+    return [state for state in states if state is not None]
 
 
 def _spec(tensor: Any, batch_size: int | None) -> Any:
