@@ -181,7 +181,7 @@ def library_version(library: str | os.PathLike[str] | None = None) -> str:
     point = Point(Layer("conv", 2, 2, 8, 8), "aligned_block:4", 0.5)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        with _captured_stderr():
+        with captured_stderr():
             _interpreter(one_layer(point), 1, library, report_path=report)
         return str(json.loads(report.read_text())["version"])
 
@@ -202,7 +202,7 @@ def measure(
 
 def _turn(model: bytes, point: Point, threads: int, seconds: float, library: Any) -> float:
     totals: list[float] = []
-    with _captured_stderr() as said:
+    with captured_stderr() as said:
         interpreter = _interpreter(model, threads, library, profile=True)
         detail = interpreter.get_input_details()[0]
         values = np.random.default_rng(0).standard_normal(detail["shape"], dtype=np.float32)
@@ -390,7 +390,7 @@ def _interpreter(model: bytes, threads: int, library: Any, **options: Any) -> An
 
 
 @contextlib.contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
+def captured_stderr() -> Iterator[list[str]]:
     """Collect what is written to standard error, by libraries too, into the one string of the list."""
     said = [""]
     sys.stderr.flush()

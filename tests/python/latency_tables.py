@@ -1,4 +1,4 @@
-"""The device that tests of plans have: latencies by a formula, so that no test measures time."""
+"""The device and the network that tests of plans have: latencies by a formula, so that no test measures time."""
 
 from keras_prune import mapping
 from keras_prune.mapping import LatencyTable, Point
@@ -19,3 +19,25 @@ def analytic_table(points=None, **arguments) -> LatencyTable:
     points = usual_points() if points is None else points
     arguments = {"cpu": mapping.cpu_name(), "version": "0.1.0", **arguments}
     return LatencyTable({point: microseconds(point) for point in points}, **arguments)
+
+
+def mapped_network():
+    """A small network with a layer of each type."""
+    import keras
+
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input([16, 16, 3]),
+            layers.Conv2D(16, 3, padding="same", name="stem"),
+            layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
+            layers.Conv2D(32, 1, name="one"),
+            layers.Conv2D(32, 3, padding="same", strides=2, name="three"),
+            layers.Conv2D(48, 1, name="wide"),
+            layers.GlobalAveragePooling2D(name="mean"),
+            layers.Dense(64, name="hidden"),
+            layers.Dense(4, name="classifier"),
+        ],
+        name="network",
+    )

@@ -1,0 +1,56 @@
+"""Measuring single layers: that it runs and what it runs, not how long it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_prune import mapping
+from keras_prune.mapping import LatencyTable, Layer, Point
+from keras_prune.mapping.measure import measure, one_layer, points_of, usual_points
+from keras_prune.tflite import inspect
+
+
+def test_usual_points_are_all_different_and_can_be_made():
+    points = usual_points()
+    assert len(set(points)) == len(points)
+    layers = (Layer("conv", 4, 4, 16, 32, (3, 3), 2), Layer("conv", 4, 4, 64, 32), Layer("dense", 1, 1, 64, 32))
+    for point in (point for layer in layers for turn in range(4) for point in points_of(layer, turn)):
+        measured, *_ = [info for info in inspect(one_layer(point)) if info.rows == 32]
+        if point.scheme == "dense":
+            assert measured.structure is None
+            continue
+        structure, block = point.scheme.split(":")
+        assert measured.structure == structure
+        assert structure == "pattern" or measured.block.replace(" ", "") == block
+        assert measured.zeros == pytest.approx(point.zeros, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["conv 6x5x8 16 3x3 2 unaligned_block:4 0.8", "conv 6x6x3 16 3x3 2 dense 0", "conv 6x6x16 16 1x1 1 dense 0",
+     "dense 32 16 block_row_column:8x32 0.5", "depthwise 6x5x8 3x3 2", "add 4x4x8", "max_pool 6x6x8 3x3 2",
+     "mean 4x4x8"],
+)  # fmt: skip
+def test_delegate_runs_each_kind_of_layer(text):
+    assert 0 < measure(Point.parse(text), seconds=0.0) < 1e6
+
+
+def test_measuring_goes_on_where_it_was(tmp_path):
+    points = points_of(Layer("conv", 4, 4, 8, 8))
+    path, asked = tmp_path / "table.json", []
+
+    def interrupt(done, wanted, point):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mapping.measure_table(points, path, seconds=0.0, progress=interrupt)
+    first = LatencyTable.load(path)
+    assert list(first.entries) == points[:2] and first.cpu == mapping.cpu_name()
+    table = mapping.measure_table(points, path, seconds=0.0, progress=lambda *args: asked.append(args))
+    assert list(table.entries) == points and [args[:2] for args in asked] == [
+        (i, len(points)) for i in range(len(points))
+    ]
+    assert {point: table.entries[point] for point in points[:2]} == first.entries
+    with pytest.raises(ValueError, match="with 1 threads, not 2"):
+        mapping.measure_table(points, path, threads=2, seconds=0.0)
