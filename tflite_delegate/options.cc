@@ -62,8 +62,10 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values, si
       }
     } else if (key == "report_path") {
       options->report_path = values[i];
+    } else if (key == "tuning_path") {
+      options->tuning_path = values[i];
     } else {
-      *error = "unknown option `" + key + "`; known are num_threads, cpu, verbose, profile, report_path";
+      *error = "unknown option `" + key + "`; known are num_threads, cpu, verbose, profile, report_path, tuning_path";
       return false;
     }
   }

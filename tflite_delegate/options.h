@@ -15,6 +15,7 @@ struct DelegateOptions {
   bool verbose = false;
   bool profile = false;
   std::string report_path;
+  std::string tuning_path;  // empty: nothing is measured
 };
 
 // False, with *error naming the key, if one is unknown or its value is bad.

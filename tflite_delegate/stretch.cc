@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "tflite_delegate/log.h"
+#include "tflite_delegate/report.h"
+#include "tflite_delegate/tuning_file.h"
 
 namespace block_sparse {
 
@@ -69,7 +71,18 @@ TfLiteStatus Stretch::Build(TfLiteContext* context) {
     built->AddOutput(value_of_tensor[tensor]);
   }
   std::string error;
-  if (!built->Prepare(*options_.kernels, pool_->threads(), &error)) {
+  const bool tune = !options_.tuning_path.empty();
+  graph::Tuning tuning = tune ? ReadTuning(options_.tuning_path, *options_.kernels) : graph::Tuning("", "");
+  bool ready = built->Prepare(*options_.kernels, pool_->threads(), &error, tune ? &tuning : nullptr);
+  if (ready && built->NeedsTuning()) {
+    Log("measuring the ways of computing each layer; they are kept in " + options_.tuning_path);
+    ready = built->Tune(*options_.kernels, pool_.get(), &tuning, &error);
+    if (ready && !WriteFile(options_.tuning_path, tuning.Text())) {
+      error = "cannot write `tuning_path`, " + options_.tuning_path;
+      ready = false;
+    }
+  }
+  if (!ready) {
     context->ReportError(context, "block_sparse: %s", error.c_str());
     return kTfLiteError;
   }

@@ -29,6 +29,7 @@ def load_delegate(
     runtime: str | None = None,
     report_path: str | os.PathLike[str] | None = None,
     profile: bool = False,
+    tuning_path: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Load the block-sparse delegate.
 
@@ -41,6 +42,8 @@ def load_delegate(
             imported already, or else the one that is installed.
         report_path: file to which the delegate writes, as JSON, what it did with each node of a model that is loaded.
         profile: whether the delegate measures its operators.
+        tuning_path: file that keeps which way of computing each kind of layer is the fastest on this CPU. What it does
+            not know yet is measured when a model is loaded. By default nothing is measured.
 
     Returns:
         What goes into `experimental_delegates=[...]` of `tf.lite.Interpreter` or ai_edge_litert's `Interpreter`.
@@ -66,6 +69,8 @@ def load_delegate(
         options["report_path"] = os.fspath(report_path)
     if profile:
         options["profile"] = "1"
+    if tuning_path is not None:
+        options["tuning_path"] = os.fspath(tuning_path)
     path = find_delegate_library(library)
     return _runtime_module(runtime).load_delegate(str(path), options)
 

@@ -109,6 +109,9 @@ class ConvTester {
   ConvTester& residual(Residual residual) { return Set(&residual_, residual); }
   ConvTester& pad(const Border& pad) { return Set(&pad_, pad); }
   ConvTester& seed(int seed) { return Set(&seed_, seed); }
+  // One of Conv::Tilings(), or kMeasured.
+  ConvTester& tiling(int tiling) { return Set(&tiling_, tiling); }
+  static constexpr int kMeasured = -1;
   // Bounds of the convolution itself, of the addition and of a clamp behind both.
   ConvTester& clamp(float low, float high) {
     low_ = low;
@@ -179,6 +182,7 @@ class ConvTester {
             return;
           }
         }
+        if (tiling_ == kMeasured) continue;  // a tiling may round otherwise, and which one it is may differ
         EXPECT_TRUE(SameBits(got.data, first)) << "not what " << threads[0] << " threads computed";
       }
     }
@@ -266,8 +270,12 @@ class ConvTester {
     EXPECT_EQ(size, out_dims[2]);
     int output = graph.AddPlanarValue(out_dims);
     const bool add = residual_ != Residual::kNone;
-    graph.AddOp(std::make_unique<ops::Conv>(padded, output, options_, border, weights_, add ? -kInfinity : low_,
-                                            add ? kInfinity : high_));
+    auto conv = std::make_unique<ops::Conv>(padded, output, options_, border, weights_, add ? -kInfinity : low_,
+                                            add ? kInfinity : high_);
+    graph::Tuning tuning("", "");
+    EXPECT_LT(tiling_, conv->Tilings());
+    if (tiling_ != kMeasured) tuning.Set(conv->TilingKey(graph), tiling_);
+    graph.AddOp(std::move(conv));
     if (add) {
       const int sum = graph.AddPlanarValue(out_dims);
       const std::vector<int> operands =
@@ -288,7 +296,14 @@ class ConvTester {
     }
     graph.AddOutput(output);
     std::string error;
-    if (!graph.Prepare(level, threads, &error)) {
+    // What is not said at all is the first tiling.
+    bool ready = graph.Prepare(level, threads, &error, tiling_ == 0 ? nullptr : &tuning);
+    EXPECT_EQ(graph.NeedsTuning(), tiling_ == kMeasured);
+    if (ready && tiling_ == kMeasured) {
+      graph::ThreadPool pool(threads);
+      ready = graph.Tune(level, &pool, &tuning, &error);
+    }
+    if (!ready) {
       ADD_FAILURE() << error;
       return Tensor(out_dims);
     }
@@ -315,7 +330,7 @@ class ConvTester {
   double density_ = 0.3;
   Residual residual_ = Residual::kNone;
   Border pad_;
-  int seed_ = 1;
+  int seed_ = 1, tiling_ = 0;
   float low_ = -kInfinity, high_ = kInfinity, last_low_ = 0.0f, last_high_ = 0.0f;
 
   Tensor input_, other_;
@@ -453,6 +468,17 @@ TEST(Conv, ThreadsDoNotChangeABit) {
         tester.stride(2, 2).planar(false).Test({1, 2, 3, 8});
         if (HasFailure()) return;
       }
+    }
+  }
+}
+
+TEST(Conv, Tilings) {
+  for (int tiling = ConvTester::kMeasured; tiling < 6; tiling++) {
+    for (int block : {0, 1, 4}) {
+      ConvTester tester;
+      tester.image(1, 9, 11).channels(150, 9).kernel(3, 3).same(true).block(block).density(0.6).tiling(tiling);
+      tester.Test({1, 3});
+      tester.image(2, 9, 8).channels(70, 6).stride(2, 2).residual(ConvTester::Residual::kOther).Test({1, 2});
     }
   }
 }

@@ -373,6 +373,51 @@ TEST_F(DelegateTest, SaysWhereItCannotWriteAReport) {
   ExpectError("/nonexistent/place/report.json");
 }
 
+TEST_F(DelegateTest, KeepsWhatItHasMeasured) {
+  const std::string path = ::testing::TempDir() + "/block_sparse_tuning_" + std::to_string(getpid()) + ".txt";
+  remove(path.c_str());
+  std::string kept;
+  for (const bool known : {false, true}) {
+    delegate_ = Create({{"tuning_path", path.c_str()}, {"num_threads", known ? "2" : "1"}});
+    FakeRuntime runtime;
+    const FakeRuntime::Dims dims = {1, 3, 4, kChannels};
+    const int input = runtime.Tensor(dims), output = runtime.Tensor({1, 3, 4, kRows});
+    const int values = runtime.Constant({2}, {2.0f, -3.0f}), bias = runtime.Constant({kRows}, {0, 1, 2, 3, 4, 5});
+    runtime.Custom("BlockSparseConv2D", ConvOptions(0, 1, 0), {input, values, bias}, {output});
+    runtime.Output(output);
+    ASSERT_EQ(runtime.Apply(delegate_.get()), kTfLiteOk) << runtime.errors;
+    ::testing::internal::CaptureStderr();
+    const TfLiteStatus status = runtime.Allocate();
+    log_ = ::testing::internal::GetCapturedStderr();
+    ASSERT_EQ(status, kTfLiteOk) << runtime.errors;
+    EXPECT_EQ(log_.find("measuring") == std::string::npos, known) << log_;
+    const std::vector<float> x(36, 1.5f);
+    ASSERT_EQ(runtime.Invoke({{input, x}}), kTfLiteOk);
+    EXPECT_EQ(runtime.values(output), Exact(x, dims));
+    FILE* file = fopen(path.c_str(), "rb");
+    ASSERT_NE(file, nullptr);
+    char text[2000] = {};
+    EXPECT_GT(fread(text, 1, sizeof text - 1, file), 0u);
+    fclose(file);
+    if (known) {
+      EXPECT_EQ(kept, text);
+    }
+    kept = text;
+    EXPECT_NE(kept.find("sparse_conv"), std::string::npos) << kept;
+  }
+  remove(path.c_str());
+}
+
+TEST_F(DelegateTest, SaysWhereItCannotKeepWhatItHasMeasured) {
+  delegate_ = Create({{"tuning_path", "/nonexistent/place/tuning.txt"}});
+  const int input = runtime_.Tensor({1, 2, 2, kChannels}), output = runtime_.Tensor({1, 2, 2, kRows});
+  Convolution(input, output);
+  runtime_.Output(output);
+  ASSERT_EQ(Apply(delegate_), kTfLiteOk);
+  EXPECT_EQ(runtime_.Allocate(), kTfLiteError);
+  EXPECT_NE(runtime_.errors.find("/nonexistent/place/tuning.txt"), std::string::npos) << runtime_.errors;
+}
+
 // --- Operators that must not load. ---
 
 class BadNodeTest : public DelegateTest {

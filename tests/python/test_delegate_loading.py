@@ -52,6 +52,7 @@ def make(path: Path) -> Path:
         ({"cpu": "scalar"}, {"num_threads": "1", "verbose": "0", "cpu": "scalar"}),
         ({"report_path": Path("a.json")}, {"num_threads": "1", "verbose": "0", "report_path": "a.json"}),
         ({"profile": True}, {"num_threads": "1", "verbose": "0", "profile": "1"}),
+        ({"tuning_path": Path("t.txt")}, {"num_threads": "1", "verbose": "0", "tuning_path": "t.txt"}),
     ],
 )
 def test_options_are_what_the_delegate_knows(runtime, tmp_path, arguments, options):

@@ -12,6 +12,7 @@
 #include "tflite_delegate/graph/bands.h"
 #include "tflite_delegate/graph/memory.h"
 #include "tflite_delegate/graph/op.h"
+#include "tflite_delegate/graph/tuning.h"
 #include "tflite_delegate/graph/value.h"
 
 namespace block_sparse {
@@ -42,14 +43,23 @@ class Graph {
 
   // --- Preparing ---
   // Fuses, plans layout and memory, lets the ops pack. The graph cannot be changed afterwards.
-  bool Prepare(const kernels::KernelTable& kernels, int num_threads, std::string* error);
+  // With `tuning`, ops take the tiling that it knows for them.
+  bool Prepare(const kernels::KernelTable& kernels, int num_threads, std::string* error,
+               const Tuning* tuning = nullptr);
+  // Measures the tilings of the ops that Prepare's `tuning` knew nothing of, sets the fastest and notes them there. The
+  // whole graph is run each time, so that what is in the caches is what will be.
+  bool NeedsTuning() const;
+  bool Tune(const kernels::KernelTable& kernels, ThreadPool* pool, Tuning* tuning, std::string* error);
 
   // --- Running ---
   // Pointers in the order of AddInput and AddOutput; they may change from run to run.
   void Run(const float* const* inputs, float* const* outputs, ThreadPool* pool);
 
   // Times every op of every run from now on; Profile gives a line an op: mean time and what it did.
-  void EnableProfile(bool enable) { profile_ns_.assign(enable ? ops_.size() : 0, 0); }
+  void EnableProfile(bool enable) {
+    profile_ns_.assign(enable ? ops_.size() : 0, 0);
+    profiled_runs_ = 0;
+  }
   std::vector<std::string> Profile() const;
 
   size_t input_count() const { return inputs_.size(); }
@@ -58,6 +68,7 @@ class Graph {
   size_t arena_bytes() const { return arena_.floats() * sizeof(float); }
 
  private:
+  bool PrepareOp(Op* op, const kernels::KernelTable& kernels, int num_threads, std::string* error) const;
   void RemoveUnusedOps();
   void InsertZeroBorders();
   void AliasConcatenations();
@@ -72,6 +83,7 @@ class Graph {
   std::vector<int> inputs_, outputs_;
   std::vector<std::pair<int, int>> transposed_;  // value, the same value in the other layout
 
+  std::vector<std::string> to_tune_;  // by op: its kind, if its fastest tiling is not known
   Bands bands_;
   std::vector<int> alias_;           // value -> value in whose memory it lies, or -1
   std::vector<int64_t> alias_at_;    // floats from there

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -47,7 +48,14 @@ class Op {
   // all values are set. Returns false if memory or a size limit forbids it.
   virtual bool Prepare(const Graph& graph, const kernels::KernelTable& kernels, int num_threads) = 0;
 
-  // Floats of scratch memory Run needs; asked after Prepare.
+  // --- Ways of computing the same, of which the fastest depends on the CPU; see Graph::Tune. ---
+  virtual int Tilings() const { return 1; }
+  // The same for ops of which the same tiling is likely the fastest. Asked after Constrain.
+  virtual std::string TilingKey(const Graph&) const { return name(); }
+  // One of Tilings() before Prepare, which may be called again after another if `again`. Without it: the first.
+  virtual void SetTiling(int /*tiling*/, bool /*again*/) {}
+
+  // Floats of scratch memory Run needs, with any tiling; asked after Prepare.
   virtual size_t ScratchFloats() const { return 0; }
 
   // No allocation, no failure.

@@ -11,6 +11,7 @@
 #define TFLITE_DELEGATE_OPS_CONV_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "tflite_delegate/format/options.h"
@@ -35,6 +36,12 @@ class Conv : public graph::Op {
   const char* name() const override { return weights_.dense != nullptr ? "conv" : "sparse_conv"; }
   void Constrain(graph::Planner* planner) override;
   int InPlaceInput() const override { return inputs.size() > 1 ? 1 : -1; }
+  int Tilings() const override;
+  std::string TilingKey(const graph::Graph& graph) const override;
+  void SetTiling(int tiling, bool again) override {
+    tiling_ = tiling;
+    again_ = again;
+  }
   bool Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) override;
   size_t ScratchFloats() const override { return scratch_floats_; }
   void Run(const graph::RunContext& context) const override { RunRows(context, 0, output_.height()); }
@@ -64,6 +71,8 @@ class Conv : public graph::Op {
   graph::Value input_, output_;
   int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
   int32_t input_height_ = 0;
+  int tiling_ = 0;
+  bool again_ = false;     // Prepare will be called again, and needs the weights
   bool in_place_ = false;  // reads the image where it is
 
   kernels::PackedMatrix packed_;
