@@ -85,11 +85,12 @@ class Replacement:
             main = self._model.subgraphs[layer.subgraph]
             removed.setdefault(layer.subgraph, {}).update({i: main.operators[i] for i in layer.removed})
             self._replace_layer(layer)
+        joints = self._joints()
         for layer in self._layers:  # which moves operators, whose places the layers name
             if layer.removed:
                 self._take_out(layer, [removed[layer.subgraph][i] for i in layer.removed])
             if layer.batch_major:
-                self._swap_axes(layer)
+                self._swap_axes(layer, joints)
             if layer.mask is not None:
                 self._cast_mask(layer, layer.mask)
         chains = {s: [operators[i] for i in sorted(operators)] for s, operators in removed.items() if operators}
@@ -197,21 +198,39 @@ class Replacement:
         for buffer in buffers - others - {metadata.buffer for metadata in model.metadata or []}:
             model.buffers[buffer].data = None
 
-    def _swap_axes(self, layer: RecurrentLayer) -> None:
+    def _joints(self) -> dict[tuple[int, int], int]:
+        """Find what stands between batch-major layers alone, where one's swap of axes would undo the other's.
+
+        Returns the tensors by subgraph and index, each with one that has its steps first.
+        """
+        majors = [layer for layer in self._layers if layer.batch_major]
+        found = {}
+        for layer in majors:
+            main, sequence = self._model.subgraphs[layer.subgraph], layer.sequence
+            assert sequence is not None
+            readers = [operator for operator in main.operators if sequence in flatbuffer.ints(operator.inputs)]
+            sources = [other for other in majors if (other.subgraph, other.source) == (layer.subgraph, sequence)]
+            only = {id(reader) for reader in readers} == {id(other.operator) for other in sources}
+            once = all(flatbuffer.ints(reader.inputs).count(sequence) == 1 for reader in readers)
+            if readers and only and once and sequence not in flatbuffer.ints(main.outputs):
+                found[layer.subgraph, sequence] = _add_swapped(main, sequence)
+        return found
+
+    def _swap_axes(self, layer: RecurrentLayer, joints: dict[tuple[int, int], int]) -> None:
         """Let the operator have its steps first, between two operators that swap steps and batch."""
-        main = self._model.subgraphs[layer.subgraph]
-        operator = layer.operator
-        swapped = []
+        main, operator = self._model.subgraphs[layer.subgraph], layer.operator
         assert layer.sequence is not None
-        for tensor in (layer.source, layer.sequence):
-            like = main.tensors[tensor]
-            batch, steps, width = flatbuffer.ints(like.shape)
-            swapped.append(_add_tensor(main, like, [steps, batch, width]))
-        ahead = self._swap(main, layer.source, swapped[0])
-        behind = self._swap(main, swapped[1], layer.sequence)
-        operator.inputs[0], operator.outputs[0] = swapped
+        operators = [operator]
+        source, sequence = (joints.get((layer.subgraph, tensor)) for tensor in (layer.source, layer.sequence))
+        if source is None:
+            source = _add_swapped(main, layer.source)
+            operators.insert(0, self._swap(main, layer.source, source))
+        if sequence is None:
+            sequence = _add_swapped(main, layer.sequence)
+            operators.append(self._swap(main, sequence, layer.sequence))
+        operator.inputs[0], operator.outputs[0] = source, sequence
         place = next(i for i, other in enumerate(main.operators) if other is operator)
-        main.operators[place : place + 1] = [ahead, operator, behind]
+        main.operators[place : place + 1] = operators
 
     def _cast_mask(self, layer: RecurrentLayer, mask: int) -> None:
         """Give the operator its mask as floats, by an operator ahead of it: the delegate reads nothing else."""
@@ -293,6 +312,13 @@ def _add_tensor(subgraph: Any, like: Any, shape: list[int], buffer: int = 0) -> 
     tensor.type, tensor.buffer, tensor.name = like.type, buffer, like.name
     subgraph.tensors.append(tensor)
     return len(subgraph.tensors) - 1
+
+
+def _add_swapped(subgraph: Any, index: int) -> int:
+    """Add a tensor as another one with its first two axes swapped; returns its index."""
+    like = subgraph.tensors[index]
+    first, second, width = flatbuffer.ints(like.shape)
+    return _add_tensor(subgraph, like, [second, first, width])
 
 
 def _hide(model: Any, subgraphs: list[int], chains: dict[int, list[Any]]) -> None:
@@ -393,6 +419,12 @@ def restore(model: Any) -> None:
     empty: list[tuple[Any, int]] = []
     hidden = False
     positions: dict[int, list[int]] = {}
+    joints = {
+        (id(subgraph), flatbuffer.ints(operator.outputs)[0])
+        for subgraph, operator in found
+        if "batch_major" in read_options(model, subgraph, operator)
+    }
+    joints &= {(id(subgraph), flatbuffer.ints(operator.inputs)[INPUT]) for subgraph, operator in found}
     for subgraph, operator in found:
         options = read_options(model, subgraph, operator)
         own = added.setdefault(id(subgraph), set())
@@ -407,7 +439,7 @@ def restore(model: Any) -> None:
             own.add(mask)
             _remove_cast(model, subgraph, operator, options)
         if kind == fused_lstm.NAME:
-            own |= _restore_fused(model, subgraph, operator, options, dense)
+            own |= _restore_fused(model, subgraph, operator, options, dense, joints)
         elif kind == unrolled.NAME:
             own |= _restore_chain(model, subgraph, operator, options, dense)
             positions.setdefault(id(subgraph), []).extend(_positions(options))
@@ -484,9 +516,17 @@ def _restore_loop(
 
 
 def _restore_fused(
-    model: Any, subgraph: Any, operator: Any, options: CustomOptions, dense: dict[int, np.ndarray]
+    model: Any,
+    subgraph: Any,
+    operator: Any,
+    options: CustomOptions,
+    dense: dict[int, np.ndarray],
+    joints: set[tuple[int, int]],
 ) -> set[int]:
-    """Make an operator a fused one again; returns the tensors that are left over."""
+    """Make an operator a fused one again; returns the tensors that are left over.
+
+    The joints are what batch-major layers, by their subgraphs' identity, hand on to each other with the steps first.
+    """
     inputs = _carried(options, "loop_inputs", fused_lstm.INPUT_COUNTS, subgraph, -1)
     outputs = _carried(options, "loop_outputs", [1], subgraph, 0)
     clip = options.integer("cell_clip", min(fused_lstm.CELL_CLIPS), max(fused_lstm.CELL_CLIPS))
@@ -507,7 +547,7 @@ def _restore_fused(
                 _keep_dense(dense, buffer, part, options.operator)
     over = set(flatbuffer.ints(operator.outputs)[1:])
     if batch_major:
-        over |= _remove_swaps(model, subgraph, operator, options)
+        over |= _remove_swaps(model, subgraph, operator, options, joints)
     operator.opcodeIndex = _restore_opcode(model, options, fused_lstm.NAME)
     operator.inputs, operator.outputs = inputs, outputs
     fused_lstm.restore_options(operator, clip, batch_major)
@@ -538,19 +578,32 @@ def _positions(options: CustomOptions) -> list[int]:
     return [int(position) for position in np.frombuffer(blob, "<i4")]
 
 
-def _remove_swaps(model: Any, subgraph: Any, operator: Any, options: CustomOptions) -> set[int]:
+def _remove_swaps(
+    model: Any, subgraph: Any, operator: Any, options: CustomOptions, joints: set[tuple[int, int]]
+) -> set[int]:
     """Take out the operators that swap steps and batch on both sides; returns the tensors that are left over."""
     place = next(i for i, other in enumerate(subgraph.operators) if other is operator)
-    ahead, behind = subgraph.operators[max(place - 1, 0)], subgraph.operators[place + 1 : place + 2]
-    swaps = [ahead, *behind]
-    codes = [flatbuffer.builtin_code(model.operatorCodes[swap.opcodeIndex]) for swap in swaps]
-    reads = [flatbuffer.ints(swap.inputs) for swap in swaps]
     source, sequence = flatbuffer.ints(operator.inputs)[INPUT], flatbuffer.ints(operator.outputs)[0]
-    known = len(swaps) == 2 and all(code in swap_codes() for code in codes) and all(len(read) == 2 for read in reads)
-    if not known or flatbuffer.ints(ahead.outputs) != [source] or reads[1][0] != sequence:
-        raise options.fail("batch_major", "is true, but no operators on both sides swap steps and batch")
-    subgraph.operators[place - 1 : place + 2] = [operator]
-    return {source, sequence, reads[0][1], reads[1][1]}
+    over = {source, sequence}
+    swaps: list[Any] = []
+    for tensor, neighbours, side in (
+        (source, subgraph.operators[:place][-1:], "outputs"),
+        (sequence, subgraph.operators[place + 1 :][:1], "inputs"),
+    ):
+        if (id(subgraph), tensor) in joints:
+            continue
+        swap = neighbours[0] if neighbours and _is_swap(model, neighbours[0]) else None
+        if swap is None or flatbuffer.ints(getattr(swap, side))[:1] != [tensor]:
+            raise options.fail("batch_major", "is true, but no operators on both sides swap steps and batch")
+        over.add(flatbuffer.ints(swap.inputs)[1])
+        swaps.append(swap)
+    subgraph.operators = [other for other in subgraph.operators if not any(other is swap for swap in swaps)]
+    return over
+
+
+def _is_swap(model: Any, operator: Any) -> bool:
+    code = flatbuffer.builtin_code(model.operatorCodes[operator.opcodeIndex])
+    return code in swap_codes() and len(flatbuffer.ints(operator.inputs)) == 2
 
 
 def _remove_cast(model: Any, subgraph: Any, operator: Any, options: CustomOptions) -> None:

@@ -117,6 +117,28 @@ def test_tf_keras_states_as_inputs(tf_keras, library):
         np.testing.assert_allclose(actual, model(values), rtol=0, atol=2e-6)
 
 
+def test_stacked_layers_hand_on_their_steps_as_they_are(tf_keras, library):
+    """Between them nothing swaps steps and batch, unless something else reads their output too."""
+    layers = tf_keras.layers
+    source = tf_keras.Input((4, 9), batch_size=3)
+    first = layers.LSTM(8, return_sequences=True)(source)
+    second = [layers.LSTM(8, return_sequences=True)(first) for _ in range(2)]
+    third = layers.LSTM(9, return_sequences=True)(second[0])
+    model = tf_keras.Model(source, [second[1], third, layers.LSTM(12)(third)])
+    prune(model)
+    dense = convert(model, sparse=False)
+    sparse = convert(dense, min_zeros=0.1)
+    assert operators(sparse).count("BlockSparseLSTM") == 5
+    assert operators(sparse).count("TRANSPOSE") == 5
+    assert densify(sparse) == dense
+    x = np.random.default_rng(0).normal(size=(3, 4, 9)).astype(np.float32)
+    runner = sparse_runner(sparse, library)
+    (name,) = runner.get_input_details()
+    actual = runner(**{name: x})
+    for i, wanted in enumerate(model(x)):
+        np.testing.assert_allclose(actual[f"output_{i}"], wanted, rtol=0, atol=2e-6)
+
+
 def test_weights_of_fused_gates(tf_keras, library):
     """Zeros of both signs, a dense kernel, gates alike, gates of zeros that are one constant, a layer used twice."""
     layers = [tf_keras.layers.LSTM(12 + i) for i in range(5)]
