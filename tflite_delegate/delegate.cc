@@ -69,6 +69,7 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
   const auto* delegate = static_cast<const Delegate*>(base->data_);
   Report report;
   report.version = kVersion;
+  report.kernels = kKernels;
   report.cpu = delegate->options.kernels->name;
   report.threads = delegate->options.num_threads;
 

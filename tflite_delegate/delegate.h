@@ -4,10 +4,9 @@
 
 #include "tensorflow/lite/core/c/common.h"
 #include "tflite_delegate/options.h"
+#include "tflite_delegate/version.h"
 
 namespace block_sparse {
-
-constexpr char kVersion[] = "0.1.0";
 
 TfLiteDelegate* CreateDelegate(const DelegateOptions& options);
 // Null is fine. Interpreters that it was applied to run on without it; it must not be applied to them again.

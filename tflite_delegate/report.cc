@@ -39,8 +39,8 @@ std::string Report::Summary() const {
 }
 
 std::string Report::Json() const {
-  std::string json = "{\"version\": " + Quoted(version) + ", \"cpu\": " + Quoted(cpu) +
-                     ", \"num_threads\": " + std::to_string(threads) +
+  std::string json = "{\"version\": " + Quoted(version) + ", \"kernels\": " + Quoted(kernels) +
+                     ", \"cpu\": " + Quoted(cpu) + ", \"num_threads\": " + std::to_string(threads) +
                      ", \"partitions\": " + std::to_string(partitions) +
                      ", \"nodes_claimed\": " + std::to_string(Claimed()) +
                      ", \"nodes_total\": " + std::to_string(nodes.size()) + ", \"left\": [";

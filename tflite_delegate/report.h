@@ -14,7 +14,7 @@ struct NodeReport {
 };
 
 struct Report {
-  std::string version, cpu;
+  std::string version, kernels, cpu;  // `kernels`: their fingerprint
   int threads = 0, partitions = 0;
   std::vector<NodeReport> nodes;
 

@@ -36,7 +36,8 @@ std::string CpuName() {
 }  // namespace
 
 graph::Tuning ReadTuning(const std::string& path, const kernels::KernelTable& kernels) {
-  return graph::Tuning(CpuName() + ", " + kernels.name + ", version " + kVersion, ReadText(path.c_str()));
+  const std::string version = std::string(kVersion) + "+" + kKernels;
+  return graph::Tuning(CpuName() + ", " + kernels.name + ", version " + version, ReadText(path.c_str()));
 }
 
 }  // namespace block_sparse

@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,10 @@ def measure_table(
     entries: dict[Point, float] = {}
     if path is not None and Path(path).exists():
         kept = LatencyTable.load(path)
-        kept.check(cpu, version)
+        try:
+            kept.check(cpu, version)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}. To measure anew, remove it or give another file") from None
         if kept.threads != threads:
             raise ValueError(f"{path} was measured with {kept.threads} threads, not {threads}: give another file")
         entries.update(kept.entries)
@@ -168,22 +172,31 @@ def checked_table(table: LatencyTable | str | os.PathLike[str] | None, force: bo
         table = LatencyTable.load(table)
     if not force:
         table.check(cpu, None)
-        try:
-            version: str | None = library_version()
-        except FileNotFoundError:
-            version = None  # without the library there is nothing that the table could disagree with
+    try:
+        version = library_version()
+    except FileNotFoundError:
+        return table  # without the library there is nothing that the table could disagree with
+    if not force:
         table.check(None, version)
+    elif table.version != version:
+        # A table for a phone is always forced, for its CPU; it may be of other kernels all the same.
+        warnings.warn(f"the latency table is for the library version {table.version!r}, not {version!r}", stacklevel=3)
     return table
 
 
 def library_version(library: str | os.PathLike[str] | None = None) -> str:
-    """Ask the delegate's library for its version, by loading a small model."""
+    """Ask the delegate's library for its version, by loading a small model.
+
+    Returns:
+        The version and, after a plus sign, a fingerprint of all sources that decide how long a layer takes.
+    """
     point = Point(Layer("conv", 2, 2, 8, 8), "aligned_block:4", 0.5)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         with captured_stderr():
             _interpreter(one_layer(point), 1, library, report_path=report)
-        return str(json.loads(report.read_text())["version"])
+        found = json.loads(report.read_text())
+        return f"{found['version']}+{found['kernels']}"
 
 
 def measure(

@@ -119,7 +119,7 @@ class LatencyTable:
     Args:
         entries: microseconds of each point.
         cpu: name of the CPU.
-        version: of the delegate's library.
+        version: of the delegate's library and its kernels, as :func:`keras_prune.mapping.measure.library_version` says.
         threads: that it computed with.
 
     Example:
@@ -194,7 +194,7 @@ class LatencyTable:
         Args:
             text: JSON.
             cpu: name of the device's CPU, which the tool's output does not give.
-            version: of the library, likewise.
+            version: of the library, where the tool's output does not give it.
 
         Raises:
             ValueError: it is neither.
@@ -204,7 +204,8 @@ class LatencyTable:
             rows = [(Point.parse(row["layer"]), float(row["median_us"])) for row in data["layers"]]
             threads = int(data["threads"])
             own = data.get("format") == FORMAT_VERSION
-            found = (data["cpu"], data["version"]) if own else (cpu or data["cpu"], version or "unknown")
+            of_tool = (cpu or data["cpu"], version or data.get("library", "unknown"))
+            found = (data["cpu"], data["version"]) if own else of_tool
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a latency table: {error!r}; make one by keras-prune latency-table") from error
         return cls(dict(rows), str(found[0]), str(found[1]), threads)

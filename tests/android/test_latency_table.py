@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_every_layer_is_timed(program, tmp_path):
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     assert table["version"] == 1 and table["threads"] == 2
+    assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{8}", table["library"])
     assert table["cpu"] == "neon" if program == "android" else table["cpu"] in ("avx512", "avx2", "neon", "scalar")
     assert [row["layer"] for row in table["layers"]] == list(LAYERS)
     for row, (kept, weights) in zip(table["layers"], LAYERS.values(), strict=True):

@@ -1,7 +1,9 @@
 """The device and the network that tests of plans have: latencies by a formula, so that no test measures time."""
 
+import functools
+
 from keras_prune import mapping
-from keras_prune.mapping import LatencyTable, Point
+from keras_prune.mapping import LatencyTable, Point, measure
 from keras_prune.mapping.measure import usual_points
 
 
@@ -15,9 +17,17 @@ def microseconds(point: Point) -> float:
     return slow * (0.5 + kept / 4e4 + 3 * kept / rows / 4e4 + moved / 1e5)
 
 
+@functools.cache
+def library_version() -> str:
+    try:
+        return measure.library_version()
+    except FileNotFoundError:
+        return "unknown"
+
+
 def analytic_table(points=None, **arguments) -> LatencyTable:
     points = usual_points() if points is None else points
-    arguments = {"cpu": mapping.cpu_name(), "version": "0.1.0", **arguments}
+    arguments = {"cpu": mapping.cpu_name(), "version": library_version(), **arguments}
     return LatencyTable({point: microseconds(point) for point in points}, **arguments)
 
 

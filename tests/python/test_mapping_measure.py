@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from keras_prune import mapping
 from keras_prune.mapping import LatencyTable, Layer, Point
-from keras_prune.mapping.measure import measure, one_layer, points_of, usual_points
+from keras_prune.mapping.measure import library_version, measure, one_layer, points_of, usual_points
 from keras_prune.tflite import inspect
 
 
@@ -54,3 +56,15 @@ def test_measuring_goes_on_where_it_was(tmp_path):
     assert {point: table.entries[point] for point in points[:2]} == first.entries
     with pytest.raises(ValueError, match="with 1 threads, not 2"):
         mapping.measure_table(points, path, threads=2, seconds=0.0)
+
+
+def test_versions_tell_kernels_apart(tmp_path):
+    version = library_version()
+    assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{8}", version)
+    points, path = points_of(Layer("conv", 4, 4, 8, 8))[:2], tmp_path / "table.json"
+    stale = LatencyTable({points[0]: 1.0}, mapping.cpu_name(), version[:-1] + "x")
+    stale.save(path)
+    with pytest.raises(ValueError, match=r"table\.json: the latency table is for .* remove it or give another file"):
+        mapping.measure_table(points, path, seconds=0.0)
+    assert LatencyTable.load(path).entries == stale.entries
+    assert mapping.measure_table(points, tmp_path / "new.json", seconds=0.0).version == version

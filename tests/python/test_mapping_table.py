@@ -80,11 +80,12 @@ def test_table_file(tmp_path, table):
 
 
 def test_table_of_the_tool_on_a_phone():
-    text = """{"version": 1, "cpu": "neon", "threads": 2, "layers": [
+    text = """{"version": 1, "library": "0.1.0+89abcdef", "cpu": "neon", "threads": 2, "layers": [
       {"layer": "conv 5x4x6 10 1x1 1 unaligned_block:4 0.8", "zeros": 0.8, "median_us": 1.5, "min_us": 1.4, "runs": 9},
       {"layer": "depthwise 6x5x8 3x3 2", "zeros": 0.0, "median_us": 2.5, "min_us": 1.4, "runs": 9}]}"""
     table = LatencyTable.from_json(text, cpu="a phone")
-    assert (table.cpu, table.threads) == ("a phone", 2)
+    assert (table.cpu, table.version, table.threads) == ("a phone", "0.1.0+89abcdef", 2)
+    assert LatencyTable.from_json(text.replace('"library": "0.1.0+89abcdef", ', "")).version == "unknown"
     assert table.entries == {
         Point(Layer("conv", 5, 4, 6, 10), "unaligned_block:4", 0.8): 1.5,
         Point(Layer("depthwise", 6, 5, 8, 8, (3, 3), 2)): 2.5,

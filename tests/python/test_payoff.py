@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sparse_matrices
 from dense_models import ModelBuilder, conv_model, fully_connected_model
-from latency_tables import analytic_table, microseconds
+from latency_tables import analytic_table, library_version, microseconds
 
 import keras_prune
 from keras_prune import cli, mapping
@@ -23,7 +23,7 @@ def table_with_break_even(zeros: float, dense: float = 10.0, layer: Layer = POIN
     """Blocks of 4 take 3 us and what grows with the weights, as fast as dense at this share of zeros."""
     per_weight = (dense - 3.0) / (1.0 - zeros)
     sparse = {Point(layer, "unaligned_block:4", z): 3.0 + per_weight * (1.0 - z) for z in (0.05, 0.5, 0.95)}
-    return LatencyTable({Point(layer): dense, **sparse}, mapping.cpu_name(), "0.1.0")
+    return LatencyTable({Point(layer): dense, **sparse}, mapping.cpu_name(), library_version())
 
 
 def with_zeros(share: float) -> np.ndarray:
@@ -88,19 +88,22 @@ def test_layers_that_the_table_lacks_are_named_and_judged_by_their_zeros():
     assert layers[0].reason.startswith("60.0% zeros; dense 0.01 ms, sparse 0.0")
     assert layers[1].reason.startswith("2.0% zeros; at least") and layers[1].reason.endswith("is not known")
     with warnings.catch_warnings():  # nothing depends on latencies where there are no zeros, or no sparse layers
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UnknownLatencyWarning)
         keras_prune.convert(two_layers(0.6, 0.0), table=table, force=True)
         keras_prune.convert(two_layers(0.6, 0.6), table=table, force=True, sparse=False)
 
 
 def test_tables_of_other_devices_are_refused(monkeypatch, tmp_path):
     path = tmp_path / "table.json"
-    monkeypatch.setattr(mapping.measure, "library_version", lambda: "0.1.0")
+    version = library_version()
+    monkeypatch.setattr(mapping.measure, "library_version", lambda: version)
     for arguments, problem in (({"cpu": "a phone"}, "for the CPU 'a phone'"), ({"version": "9.9"}, "version '9.9'")):
         analytic_table([Point(POINTWISE)], **arguments).save(path)
         with pytest.raises(ValueError, match=f"{problem}.*with force"):
             keras_prune.convert(pointwise(0.5), table=path)
         assert cli.main(["convert", str(path), "-o", str(tmp_path / "out"), "--table", str(path)]) == 1
+    with pytest.warns(UserWarning, match=r"is for the library version '9\.9', not"):
+        keras_prune.convert(pointwise(0.5), table=path, force=True)
     table_with_break_even(0.3).save(path)
     assert keras_prune.convert(pointwise(0.2), table=path) == pointwise(0.2)
     assert structures(keras_prune.convert(pointwise(0.4), table=path)) == ["aligned_block"]

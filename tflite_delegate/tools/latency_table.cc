@@ -27,6 +27,7 @@
 #include "tflite_delegate/ops/depthwise_conv.h"
 #include "tflite_delegate/ops/fully_connected.h"
 #include "tflite_delegate/tools/random_weights.h"
+#include "tflite_delegate/version.h"
 
 namespace block_sparse::tools {
 namespace {
@@ -343,8 +344,8 @@ int Main(int count, char** words) {
   }
   if (!ReadLayers(settings.file, &layers)) return 1;
   graph::ThreadPool pool(settings.threads);
-  printf("{\n  \"version\": 1,\n  \"cpu\": \"%s\",\n  \"threads\": %d,\n  \"layers\": [", table->name,
-         settings.threads);
+  printf("{\n  \"version\": 1,\n  \"library\": \"%s+%s\",\n  \"cpu\": \"%s\",\n  \"threads\": %d,\n  \"layers\": [",
+         kVersion, kKernels, table->name, settings.threads);
   for (size_t i = 0; i < layers.size(); i++) {
     if (!Measure(layers[i], *table, settings, &pool, i == 0)) return 1;
   }
