@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,10 @@ def check_xnnpack(dense: Any, path: Path) -> None:
         raise RuntimeError(f"XNNPACK did not take {path.name}: the dense side would not be a fair one")
 
 
-def compare(sides: Sequence[Any], seconds: float, threads: int = 1) -> tuple[list[Any], list[list[float]]]:
-    """Run prepared interpreters on the same random input; returns their outputs, and the seconds of calls in turns."""
+def compare(
+    sides: Sequence[Any], seconds: float, threads: int = 1, others: Sequence[Callable[[], Any]] = ()
+) -> tuple[list[Any], list[list[float]]]:
+    """Run prepared interpreters on one random input, and others; returns outputs, and seconds of calls in turns."""
     shape = sides[0].get_input_details()[0]["shape"]
     source = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     outputs = []
@@ -126,7 +128,7 @@ def compare(sides: Sequence[Any], seconds: float, threads: int = 1) -> tuple[lis
         side.set_tensor(side.get_input_details()[0]["index"], source)
         side.invoke()
         outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
-    return outputs, time_in_turns([side.invoke for side in sides], seconds, threads)
+    return outputs, time_in_turns([*(side.invoke for side in sides), *others], seconds, threads)
 
 
 def measure(case: Case, threads: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:

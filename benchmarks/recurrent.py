@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,9 @@ STEPS, FEATURES = 50, 39
 WORTH_UNROLLING = 2**28
 """Bytes of weights, all steps' copies together, above which the chain is not tried: XNNPACK packs every step's matrix
 anew, gigabytes for the large network, and then reads them from main memory once a step, as the loop does."""
+
+READ_BYTES = 2**25
+"""Bytes read by what the bandwidth is measured with, about a millisecond's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,17 +152,19 @@ def weight_bytes(path: Path) -> tuple[int, int]:
     return read, largest
 
 
-def read_bandwidth(size: int, seconds: float = 0.5) -> float:
-    """Bytes a second at which one thread reads an array of a size over and over, from the cache that holds it."""
+def reader(size: int) -> tuple[Callable[[], Any], int]:
+    """Return a function that reads an array of a size over and over, and how many bytes in all, in one thread.
+
+    It is timed in turns with the network, so that both see the same machine.
+    """
     numbers = np.ones(max(size // 4, 1024), np.float32)
-    best = float("inf")
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.perf_counter()
-        for _ in range(8):
+    times = max(1, READ_BYTES // numbers.nbytes)
+
+    def read() -> None:
+        for _ in range(times):
             np.dot(numbers, numbers)
-        best = min(best, (time.perf_counter() - began) / 8)
-    return numbers.nbytes / best
+
+    return read, times * numbers.nbytes
 
 
 def measure(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
@@ -176,10 +180,11 @@ def measure(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
         # A loop's body is a graph of its own, at which nobody can look from here.
         if "WHILE" not in {op["op_name"] for op in side._get_ops_details()}:
             check_xnnpack(side, path)
-    outputs, times = compare(sides, seconds)
-    *dense, sparse = (statistics.median(side) for side in times)
     read, largest = weight_bytes(sparse_path)
-    bandwidth = read_bandwidth(largest)
+    read_array, array_bytes = reader(largest)
+    outputs, times = compare(sides, seconds, others=[read_array])
+    *dense, sparse, reading = (statistics.median(side) for side in times)
+    bandwidth = array_bytes / reading
     return {
         "model": case.model,
         "structure": case.structure,
@@ -198,7 +203,7 @@ def measure(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
         "partitions": claimed["partitions"],
         "cpu": claimed["cpu"],
         "target": case.target,
-        "runs": len(times[-1]),
+        "runs": len(times[-2]),
         "matrix_bytes": largest,
         "read_gb_s": round(read / sparse / 1e9, 2),
         "bandwidth_gb_s": round(bandwidth / 1e9, 2),
