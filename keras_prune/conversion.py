@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ from keras_prune import tflite
 if TYPE_CHECKING:
     from keras_prune.mapping import LatencyTable
     from keras_prune.tflite.payoff import Call, Latency
+
+
+# How far below the least share of zeros that a block was measured with its latency is still extrapolated.
+_BEYOND = 0.05
 
 
 def convert(
@@ -62,13 +67,16 @@ def measured_latency(table: LatencyTable | str | os.PathLike[str], force: bool =
     from keras_prune.mapping.workload import Layer
 
     known = checked_table(table, force)
-    measured = {(point.layer.family, _block(point.scheme)) for point in known.entries}
+    least: dict[tuple[str, str], float] = {}
+    for point in known.entries:
+        key = (point.layer.family, _block(point.scheme))
+        least[key] = min(point.zeros, least.get(key, 1.0))
 
     def latency(call: Call, scheme: str, zeros: float) -> float | None:
         layer = Layer(call.kind, call.height, call.width, call.channels, call.filters, call.kernel, call.stride)
         # Tables need not have aligned blocks: to the kernels they are unaligned ones.
         for name in (scheme, f"un{scheme}") if scheme.startswith("aligned_block") else (scheme,):
-            if (layer.family, _block(name)) in measured:
+            if zeros >= least.get((layer.family, _block(name)), math.inf) - _BEYOND:
                 return known.predict(Point(layer, name, zeros))
         return None
 

@@ -27,6 +27,8 @@ from keras_prune.tflite.recurrent_forms import find_recurrent
 # nine tenths of the layers with blocks of 4 rows and more are the faster for their zeros; smaller blocks are left to
 # the model of their cost.
 MIN_ZEROS = 0.25
+# Fewer zeros than this are chance: nobody asks whether they pay.
+FEW_ZEROS = 0.05
 # Between structures that are equally fast the smaller file decides: so many multiply-adds a pixel is a byte worth.
 BYTE_COST = 1 / 16
 
@@ -233,8 +235,7 @@ def _choose(group: Group, min_zeros: float, structures: Iterable[str], latency: 
     if group.zeros == 1.0:
         group.reason = "all weights are zero"  # and a tensor of no values is no constant to the runtime
         return
-    hopeless = group.zeros < min_zeros if latency is None else group.zeros == 0.0
-    names = [] if hopeless else structures
+    names = structures if group.zeros >= (min_zeros if latency is None else FEW_ZEROS) else []
     found = [candidate for name in names for candidate in ENCODINGS[name].detect(group.weights)]
     if latency is not None and found:
         fastest = _fastest(group, found, latency)

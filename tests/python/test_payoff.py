@@ -44,7 +44,7 @@ def structures(data: bytes) -> list[str | None]:
 @pytest.mark.parametrize("break_even", [0.1, 0.3, 0.6])
 def test_zeros_pay_from_the_tables_break_even_on(break_even):
     table = table_with_break_even(break_even)
-    for share in (0.02, break_even - 0.02, break_even + 0.02, 0.8):
+    for share in (0.05, break_even - 0.02, break_even + 0.02, 0.8):
         dense = pointwise(share)
         sparse = keras_prune.convert(dense, table=table, force=True, structures=["unaligned_block"], min_zeros=0.95)
         (layer,) = inspect(dense, structures=["unaligned_block"], latency=measured_latency(table, force=True))
@@ -80,16 +80,16 @@ def two_layers(first: float, second: float) -> bytes:
 
 def test_layers_that_the_table_lacks_are_named_and_judged_by_their_zeros():
     table = table_with_break_even(0.7, layer=Layer("conv", 1, 1, 100, 4))
-    for second, wanted in ((0.6, "aligned_block"), (0.02, None)):
+    for second, wanted in ((0.6, "aligned_block"), (0.07, None)):
         with pytest.warns(UnknownLatencyWarning, match=r"layers like classifier: their share of zeros decides"):
             sparse = keras_prune.convert(two_layers(0.6, second), table=table, force=True)
         assert structures(sparse) == [None, wanted]
     layers = inspect(sparse, latency=measured_latency(table, force=True))
     assert layers[0].reason.startswith("60.0% zeros; dense 0.01 ms, sparse 0.0")
-    assert layers[1].reason.startswith("2.0% zeros; at least") and layers[1].reason.endswith("is not known")
-    with warnings.catch_warnings():  # nothing depends on latencies where there are no zeros, or no sparse layers
+    assert layers[1].reason.startswith("7.0% zeros; at least") and layers[1].reason.endswith("is not known")
+    with warnings.catch_warnings():  # nothing depends on latencies where hardly any zeros are, or no sparse layers
         warnings.simplefilter("error", UnknownLatencyWarning)
-        keras_prune.convert(two_layers(0.6, 0.0), table=table, force=True)
+        keras_prune.convert(two_layers(0.6, 0.04), table=table, force=True)
         keras_prune.convert(two_layers(0.6, 0.6), table=table, force=True, sparse=False)
 
 
@@ -209,7 +209,9 @@ def test_aligned_blocks_take_unaligned_ones_time_where_they_were_not_measured():
     assert latency(call, "aligned_block:4", 0.7) == latency(call, "unaligned_block:4", 0.7)
     assert latency(call, "dense", 0.0) == microseconds(Point(layer))
     assert latency(call, "pattern:1", 0.7) is None
-    assert latency(call, "unaligned_block:32", 0.7) is None  # blocks that were not measured are not guessed
+    # Neither blocks that were not measured are guessed, nor what has fewer zeros than all that was.
+    assert latency(call, "unaligned_block:32", 0.99) is None
+    assert latency(call, "unaligned_block:4", 0.04) is None and latency(call, "unaligned_block:4", 0.06) > 0
     own = LatencyTable({Point(layer, "aligned_block:4", 0.5): 5.0}, "a CPU", "0.1.0")
     assert measured_latency(own, force=True)(call, "aligned_block:4", 0.5) == 5.0
 
