@@ -23,9 +23,9 @@ def convert(
     """Convert a model to a `.tflite` file whose pruned layers are block-sparse where that makes them faster.
 
     As :func:`keras_prune.tflite.convert`, which lists all arguments. With a latency table, a layer becomes block-sparse
-    if the table predicts it to be faster so, at its zeros and in its structure, than dense in the delegate. Layers that
-    the table has nothing like are named in a warning; they become block-sparse, as all do without a table, by their
-    share of zeros.
+    if the table predicts it to be faster so, at its zeros and in its structure, than dense in the delegate. Layers of
+    sizes that were not measured (``keras-prune latency-table --model`` measures a model's own) are named in a warning;
+    they become block-sparse, as all do without a table, by their share of zeros.
 
     Args:
         model: a built Keras 3 or tf_keras model, or the bytes of a dense `.tflite` file.
@@ -74,6 +74,9 @@ def measured_latency(table: LatencyTable | str | os.PathLike[str], force: bool =
 
     def latency(call: Call, scheme: str, zeros: float) -> float | None:
         layer = Layer(call.kind, call.height, call.width, call.channels, call.filters, call.kernel, call.stride)
+        # Two predictions, each off by its own tenths, would say little about which of the two is less.
+        if Point(layer) not in known.entries:
+            return None
         # Tables need not have aligned blocks: to the kernels they are unaligned ones.
         for name in (scheme, f"un{scheme}") if scheme.startswith("aligned_block") else (scheme,):
             if zeros >= least.get((layer.family, _block(name)), math.inf) - _BEYOND:

@@ -87,7 +87,9 @@ def points_for(model: Any) -> list[Point]:
         ValueError: the model does not know its layers' sizes.
     """
     layers = dict.fromkeys(use.layer for use in uses(model))
-    return [point for turn, layer in enumerate(layers) for point in points_of(layer, turn)]
+    # Each block at two rates, one less and one more: between them a layer's own latencies are interpolated.
+    pairs = [(layer, turn + more) for turn, layer in enumerate(layers) for more in (0, 2)]
+    return list(dict.fromkeys(point for layer, turn in pairs for point in points_of(layer, turn)))
 
 
 def points_of(layer: Layer, turn: int = 0) -> list[Point]:
@@ -276,7 +278,7 @@ def _converted(model: bytes, point: Point) -> bytes:
 
     def latency(call: Call, scheme: str, zeros: float) -> float:
         own = scheme == point.scheme or structure == "pattern" == scheme.split(":")[0]
-        return 3.0 if scheme == DENSE else 1.0 if own or call != measured else 2.0
+        return 2.0 if scheme == DENSE else 1.0 if own or call != measured else 3.0
 
     structures = {"aligned_block", structure} - {DENSE}  # the layers around have aligned blocks
     return convert(model, structures=sorted(structures), latency=latency)

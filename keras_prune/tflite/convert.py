@@ -103,7 +103,8 @@ def _convert_file(data: bytes, sparse: bool, min_zeros: float, structures: list[
     plan = make_plan(model, min_zeros, structures, latency)
     if sparse and plan.unknown:
         warnings.warn(
-            f"no latency is known of layers like {', '.join(plan.unknown)}: their share of zeros decides",
+            f"no latency is known of layers like {', '.join(plan.unknown)}: their share of zeros decides "
+            "(keras-prune latency-table --model measures a model's own layers)",
             UnknownLatencyWarning,
             stacklevel=3,
         )

@@ -238,9 +238,9 @@ def _choose(group: Group, min_zeros: float, structures: Iterable[str], latency: 
     names = structures if group.zeros >= (min_zeros if latency is None else FEW_ZEROS) else []
     found = [candidate for name in names for candidate in ENCODINGS[name].detect(group.weights)]
     if latency is not None and found:
-        fastest = _fastest(group, found, latency)
-        if fastest is not None:
-            candidate, predicted = fastest
+        paying = _first_that_pays(group, found, latency)
+        if paying is not None:
+            candidate, predicted = paying
             if predicted.pays:
                 group.candidate = candidate
             else:
@@ -252,16 +252,25 @@ def _choose(group: Group, min_zeros: float, structures: Iterable[str], latency: 
         group.reason += "; how fast it would be is not known"
 
 
-def _fastest(group: Group, found: Iterable[Candidate], latency: Latency) -> tuple[Candidate, Payoff] | None:
-    """Find the candidate with the least latency of those whose latency is known, and note that of each call."""
+def _first_that_pays(group: Group, found: Iterable[Candidate], latency: Latency) -> tuple[Candidate, Payoff] | None:
+    """Find the best candidate, by the modelled cost, that is faster than the dense layer by the latencies.
+
+    Notes the latencies of each call.
+
+    Returns:
+        The candidate and its latencies; if none is faster, the one that is the fastest; None if none is known.
+    """
     assert group.weights is not None
     fastest: tuple[Candidate, Payoff] | None = None
     for candidate in sorted(found, key=_rank):
         zeros = max(0.0, 1.0 - candidate.values / group.weights.matrix.size)
         payoffs = [payoff(latency, call, candidate.scheme, zeros) for call in group.calls]
         together = total(payoffs)
-        if together is not None and (fastest is None or together.sparse < fastest[1].sparse):
-            fastest, group.payoffs = (candidate, together), payoffs
+        if together is None or (fastest is not None and together.sparse >= fastest[1].sparse):
+            continue
+        fastest, group.payoffs = (candidate, together), payoffs
+        if together.pays:
+            break
     return fastest
 
 

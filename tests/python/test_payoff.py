@@ -209,26 +209,32 @@ def test_aligned_blocks_take_unaligned_ones_time_where_they_were_not_measured():
     assert latency(call, "aligned_block:4", 0.7) == latency(call, "unaligned_block:4", 0.7)
     assert latency(call, "dense", 0.0) == microseconds(Point(layer))
     assert latency(call, "pattern:1", 0.7) is None
+    assert latency(Call("conv", 14, 14, 250, 256), "unaligned_block:4", 0.7) is None
     # Neither blocks that were not measured are guessed, nor what has fewer zeros than all that was.
     assert latency(call, "unaligned_block:32", 0.99) is None
     assert latency(call, "unaligned_block:4", 0.04) is None and latency(call, "unaligned_block:4", 0.06) > 0
-    own = LatencyTable({Point(layer, "aligned_block:4", 0.5): 5.0}, "a CPU", "0.1.0")
+    own = LatencyTable({Point(layer): 9.0, Point(layer, "aligned_block:4", 0.5): 5.0}, "a CPU", library_version())
     assert measured_latency(own, force=True)(call, "aligned_block:4", 0.5) == 5.0
 
 
-def test_the_fastest_of_all_that_is_known_is_taken():
+def test_the_best_that_is_known_to_pay_is_taken():
     kept = sparse_matrices.punched(np.random.default_rng(0), 64, 64, 1, (8, 4), 0.5)
     dense = conv_model(kept.reshape(64, 1, 1, 64))
+    # By the modelled cost punched blocks of 8 come before unaligned ones of 8, and these before unaligned ones of 4.
     for known, wanted, block in (
-        ({"unaligned_block:4": 5.0, "unaligned_block:8": 4.0, "pattern:1": 6.0}, "unaligned_block", "8"),
-        ({"unaligned_block:4": 4.0, "unaligned_block:8": 5.0, "pattern:1": 6.0}, "unaligned_block", "4"),
-        ({"block_punched:8x4": 5.0, "aligned_block:8": 5.1}, "block_punched", "8 x 4"),
+        ({"unaligned_block:4": 4.0, "unaligned_block:8": 5.0, "pattern:1": 6.0}, "unaligned_block", "8"),
+        ({"unaligned_block:4": 9.0, "unaligned_block:8": 10.0, "pattern:1": 11.0}, "unaligned_block", "4"),
+        ({"unaligned_block:4": 5.0, "block_punched:8x4": 9.0, "unaligned_block:8": 10.0}, "block_punched", "8 x 4"),
         ({"pattern:1": 10.0}, None, None),
     ):
         latency = {"dense": 10.0, **known}.get
         sparse = convert(dense, latency=lambda call, scheme, zeros, latency=latency: latency(scheme))
         (layer,) = inspect(sparse)
         assert (layer.structure, layer.block) == (wanted, block)
+    (layer,) = inspect(
+        dense, latency=lambda *asked: {"dense": 10.0, "pattern:1": 13.0, "unaligned_block:4": 12.0}.get(asked[1])
+    )
+    assert layer.reason.endswith("dense 0.01 ms, sparse 0.012 ms as unaligned_block:4")
 
 
 def test_layers_with_common_weights_are_judged_together():
