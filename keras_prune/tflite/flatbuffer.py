@@ -73,12 +73,10 @@ def read_model(data: bytes, *, check: bool = True) -> Any:
         )
     try:
         model = schema().ModelT.InitFromPackedBuf(data, 0)
-        if check:
-            check_references(model)
-    except ValueError:
-        raise
     except Exception as error:  # whatever the generated reader runs into
         raise ValueError(f"the .tflite file is damaged and cannot be read ({type(error).__name__}: {error})") from error
+    if check:
+        check_references(model)
     return model
 
 
@@ -183,6 +181,13 @@ def operator_name(model: Any, operator: Any) -> str:
     if code == schema().BuiltinOperator.CUSTOM:
         return text(opcode.customCode)
     return _builtin_names().get(code, f"BUILTIN_{code}")
+
+
+def options(model: Any, operator: Any) -> Any:
+    """Return an operator's builtin options; None, as to the runtime, if it has none or those of another operator."""
+    found = operator.builtinOptions
+    own = operator_name(model, operator).replace("_", "").lower() + "optionst"  # of CONV_2D, Conv2DOptionsT
+    return found if type(found).__name__.lower() == own else None
 
 
 def constant_data(model: Any, tensor: Any) -> np.ndarray | None:

@@ -51,7 +51,7 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     require(all(inputs[slot] < 0 for slot in _PROJECTION), "it has a projection")
     require(all(index < 0 for index in inputs[_NORMALISATION.start :]), "it normalises its gates")
     require(min(inputs[slot] for slot in (INPUT, *range(1, 9), *_BIASES, *_STATES)) >= 0, "it lacks a gate or a state")
-    clip, time_major = _read_options(operator)
+    clip, time_major = _read_options(model, operator)
 
     shapes = [flatbuffer.ints(subgraph.tensors[index].shape) for index in (inputs[INPUT], outputs[0])]
     require(all(len(shape) == 3 and min(shape) > 0 for shape in shapes), "its input or output is not [., ., .]")
@@ -89,9 +89,9 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     )
 
 
-def _read_options(operator: Any) -> tuple[int, bool]:
+def _read_options(model: Any, operator: Any) -> tuple[int, bool]:
     """Return the bound of the cell and whether the steps come first."""
-    options = operator.builtinOptions
+    options = flatbuffer.options(model, operator)
     tanh = flatbuffer.schema().ActivationFunctionType.TANH
     require(options is not None and options.fusedActivationFunction == tanh, "its activation is not tanh")
     require(options.cellClip in CELL_CLIPS, f"it clips its cell at {options.cellClip:g}")

@@ -78,8 +78,8 @@ class Body:
 
     def constant(self, tensor: int, dtype: str) -> np.ndarray | None:
         """Return a constant's values, flat."""
-        data = flatbuffer.constant_data(self.model, self.subgraph.tensors[tensor])
-        return None if data is None else np.frombuffer(data.tobytes(), dtype)
+        data = flatbuffer.constant_data(self.model, self.subgraph.tensors[tensor]) if tensor >= 0 else None
+        return None if data is None or len(data) % 4 else np.frombuffer(data.tobytes(), dtype)
 
     def producer(self, tensor: int, kind: str) -> tuple[list[int], Any] | None:
         """Return inputs and options of the operator that computes a tensor, if it is of a kind."""
@@ -88,7 +88,7 @@ class Body:
         operator = self._producer[tensor][1]
         if flatbuffer.operator_name(self.model, operator) != kind:
             return None
-        return flatbuffer.ints(operator.inputs), operator.builtinOptions
+        return flatbuffer.ints(operator.inputs), flatbuffer.options(self.model, operator)
 
     def whole(self, tensor: int) -> Sum:
         """Read a tensor; the recursion ends at the body's inputs and constants."""
@@ -128,7 +128,7 @@ class Body:
         read = getattr(self, f"_read_{kind.lower()}", None)
         if read is None:
             raise UnknownLayerError(f"its body has {kind}")
-        inputs, options = flatbuffer.ints(operator.inputs), operator.builtinOptions
+        inputs, options = flatbuffer.ints(operator.inputs), flatbuffer.options(self.model, operator)
         least = 1 if kind in ("LOGISTIC", "TANH", "RESHAPE") else 2
         require(len(inputs) >= least and min(inputs[:2]) >= 0, f"{kind} without inputs")
         require(not getattr(options, "fusedActivationFunction", 0), f"{kind} with a fused activation")
@@ -175,6 +175,8 @@ class Body:
         return atoms
 
     def _read_reshape(self, _: int, tensor: int, inputs: list[int], __: Any) -> Sum:
+        integers = flatbuffer.schema().TensorType.INT32
+        require(all(self.subgraph.tensors[i].type == integers for i in inputs[1:]), "RESHAPE to an unusual shape")
         require(self.width(tensor) == self.width(inputs[0]), "RESHAPE of the last axis")
         return self.whole(inputs[0])
 

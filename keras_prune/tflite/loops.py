@@ -25,7 +25,7 @@ PROBLEM = "loop is not recognised as a GRU or LSTM"
 
 def holds_matrices(model: Any, subgraph: Any, operator: Any) -> bool:
     """Whether a WHILE's body has FULLY_CONNECTED operators."""
-    body = getattr(operator.builtinOptions, "bodySubgraphIndex", -1)
+    body = getattr(flatbuffer.options(model, operator), "bodySubgraphIndex", -1)
     if not 0 <= body < len(model.subgraphs):
         return False
     names = {flatbuffer.operator_name(model, inner) for inner in model.subgraphs[body].operators or []}
@@ -40,7 +40,7 @@ def read(model: Any, s: int, i: int) -> RecurrentLayer:
     """
     subgraph = model.subgraphs[s]
     operator = subgraph.operators[i]
-    options = operator.builtinOptions
+    options = flatbuffer.options(model, operator)
     condition, body = (getattr(options, f"{name}SubgraphIndex", -1) for name in ("cond", "body"))
     require(all(0 < index < len(model.subgraphs) for index in (condition, body)), "it names a missing subgraph")
     inputs, outputs = flatbuffer.ints(operator.inputs), flatbuffer.ints(operator.outputs)

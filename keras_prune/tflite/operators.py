@@ -126,10 +126,10 @@ def read_dense(model: Any, subgraph: Any, operator: Any) -> DenseLayer | str:
     input_tensor = subgraph.tensors[inputs[INPUT]]
     input_shape = flatbuffer.ints(input_tensor.shapeSignature) or flatbuffer.ints(input_tensor.shape)
     if custom_code == CONV_2D:
-        attributes = _conv_attributes(operator.builtinOptions, weight_shape, input_shape)
+        attributes = _conv_attributes(flatbuffer.options(model, operator), weight_shape, input_shape)
         kernel = (weight_shape[1], weight_shape[2])
     else:
-        attributes = _fully_connected_attributes(operator.builtinOptions, weight_shape, input_shape)
+        attributes = _fully_connected_attributes(flatbuffer.options(model, operator), weight_shape, input_shape)
         kernel = (1, 1)
     if isinstance(attributes, str):
         return attributes

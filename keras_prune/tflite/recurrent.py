@@ -392,9 +392,16 @@ def matrices(model: Any, subgraph: Any, operator: Any) -> Iterator[tuple[str, in
         if tensor < 0:
             continue
         if name not in options:
+            _check_dense(model, subgraph.tensors[tensor], f"{options.operator}, {name}")
             yield name, tensor, None
             continue
         yield name, tensor, _sparse_matrix(model, options, name, subgraph.tensors[tensor])
+
+
+def _check_dense(model: Any, tensor: Any, where: str) -> None:
+    shape, data = flatbuffer.ints(tensor.shape), flatbuffer.constant_data(model, tensor)
+    if len(shape) != 2 or data is None or len(data) != 4 * math.prod(shape):
+        raise FormatError(f"{where}: its options are missing, and its tensor is no dense matrix")
 
 
 def _sparse_matrix(model: Any, options: CustomOptions, name: str, tensor: Any) -> SparseLayer:

@@ -101,7 +101,7 @@ class _Chain:
         require(len(inputs) == 1 and inputs[0] >= 0 and len(self.parts) > 1, "it has one step")
         self.source = inputs[0]
         shape = self.shape(self.source)
-        options = unpack.builtinOptions
+        options = flatbuffer.options(model, unpack)
         along = options is not None and options.axis == 0 and len(shape) == 3 and shape[0] == len(self.parts)
         require(along and not flatbuffer.ints(self.subgraph.tensors[self.source].shapeSignature), "unusual steps")
         self.names = [flatbuffer.operator_name(model, operator) for operator in self.subgraph.operators]
@@ -236,7 +236,7 @@ class _Chain:
         data = flatbuffer.constant_data(self.model, self.subgraph.tensors[tensor])
         width = (flatbuffer.ints(self.subgraph.tensors[tensor].shape) or [1])[-1]
         assert data is not None
-        require(len(data) % (4 * width) == 0, "a constant of another size")
+        require(width > 0 and len(data) % (4 * width) == 0, "a constant of another size")
         rows = np.frombuffer(data.tobytes(), "<u4").reshape(-1, width)[:, begin:end]
         require(bool((rows == rows[0]).all()), "a constant that differs within the batch")
         return rows[0].tobytes()
@@ -250,7 +250,7 @@ class _Chain:
         sequence = None
         for n in self.readers.get(self.states[0], []):
             if self.names[n] == "PACK" and n not in members:
-                options, outputs = self.subgraph.operators[n].builtinOptions, self.outputs[n]
+                options, outputs = flatbuffer.options(self.model, self.subgraph.operators[n]), self.outputs[n]
                 whole = options is not None and options.axis == 0 and self.inputs[n] == self.states
                 require(whole and len(outputs) == 1 and sequence is None, "its states are put together in another way")
                 members.add(n)
