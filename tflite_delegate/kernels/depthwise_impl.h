@@ -157,18 +157,24 @@ class Depthwise {
     }
   }
 
+  // Strips of so many rows are made for the inside of an image too.
+  static constexpr bool HasInner(int count) { return !kDilated && (count == kRows || (count == 4 && kRows > 4)); }
+
   // As many rows as there are left. `inner`: all columns that they need are inside the image, `whole`: all rows too.
   template <int kCount>
   static void Dispatch(int32_t rows, bool inner, bool whole, const Strips& strips) {
     if (rows < kCount) {
       if constexpr (kCount > 1) Dispatch<(kCount > 4 ? 4 : kCount / 2)>(rows, inner, whole, strips);
-    } else if (kCount == kRows && !kDilated && inner) {
-      whole ? Run<kRows, false, false>(strips) : Run<kRows, true, false>(strips);
+    } else if (HasInner(kCount) && inner) {
+      whole ? Run<kCount, !HasInner(kCount), !HasInner(kCount)>(strips) : Run<kCount, true, !HasInner(kCount)>(strips);
     } else {
       Run<kCount, true, true>(strips);
     }
   }
-  static int32_t RowsOf(int32_t left) { return left >= kRows ? kRows : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+  // Twice four rather than seven and one.
+  static int32_t RowsOf(int32_t left) {
+    return left >= kRows && left != 8 ? kRows : left >= 4 && kRows >= 4 ? 4 : left >= 2 && kRows >= 2 ? 2 : 1;
+  }
 
   // `count` planes, the first of which is c. Each strip is done in all of them before the next.
   static void Planes(const DepthwiseArgs& args, int32_t c, int32_t count) {
@@ -197,7 +203,7 @@ class Depthwise {
         strips.below = in >= args.x_height ? 0
                        : kDilated          ? (args.x_height - in + dilation - 1) / dilation
                                            : args.x_height - in;
-        const bool whole = rows == kRows && strips.above == 0 && strips.below >= (kRows - 1) * kStride + kKernel;
+        const bool whole = strips.above == 0 && strips.below >= (rows - 1) * kStride + kKernel;
         // A narrow row may be followed by anything: the next row, stored after it, or what no row needs.
         const bool roomy = !kDilated && (out + rows - 1) * args.y_row + lanes <= args.y_run;
         strips.pixels = roomy ? lanes : std::min(width, lanes);

@@ -31,40 +31,41 @@ class DenseGemv {
   static BLOCK_SPARSE_INLINE void Tile(const GemvArgs& args, int32_t row, int32_t n) {
     const float* w[kRows];
     const float* x[kBatch];
-    for (int r = 0; r < kRows; r++) {
-      w[r] = args.weights + static_cast<int64_t>(std::min(row + r, args.rows - 1)) * args.columns;
-    }
-    for (int b = 0; b < kBatch; b++) x[b] = args.x + std::min(n + b, args.batch - 1) * args.x_stride;
     Vec sum[kRows][kBatch];
-    for (int r = 0; r < kRows; r++) {
-      for (int b = 0; b < kBatch; b++) sum[r][b] = Simd::Zero();
-    }
+    // Unrolled, so that no sum is ever looked up by a number and all of them stay in registers.
+    const auto for_rows = [](const auto& fn) BLOCK_SPARSE_LAMBDA { Unroll<kRows>(fn); };
+    const auto for_batch = [](const auto& fn) BLOCK_SPARSE_LAMBDA { Unroll<kBatch>(fn); };
+    for_rows([&](auto r) BLOCK_SPARSE_LAMBDA {
+      w[r] = args.weights + static_cast<int64_t>(std::min<int32_t>(row + r, args.rows - 1)) * args.columns;
+      for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { sum[r][b] = Simd::Zero(); });
+    });
+    for_batch([&](auto b)
+                  BLOCK_SPARSE_LAMBDA { x[b] = args.x + std::min<int32_t>(n + b, args.batch - 1) * args.x_stride; });
+    const auto add = [&](const auto& load) BLOCK_SPARSE_LAMBDA {
+      Vec inputs[kBatch];
+      for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { inputs[b] = load(x[b]); });
+      for_rows([&](auto r) BLOCK_SPARSE_LAMBDA {
+        const Vec weights = load(w[r]);
+        for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { sum[r][b] = Simd::Fma(sum[r][b], weights, inputs[b]); });
+      });
+    };
     int32_t c = 0;
     for (; c + Simd::kLanes <= args.columns; c += Simd::kLanes) {
-      Vec inputs[kBatch];
-      for (int b = 0; b < kBatch; b++) inputs[b] = Simd::Load(x[b] + c);
-      for (int r = 0; r < kRows; r++) {
-        const Vec weights = Simd::Load(w[r] + c);
-        for (int b = 0; b < kBatch; b++) sum[r][b] = Simd::Fma(sum[r][b], weights, inputs[b]);
-      }
+      add([&](const float* from) BLOCK_SPARSE_LAMBDA { return Simd::Load(from + c); });
     }
     if (c < args.columns) {
-      const int left = args.columns - c;
-      Vec inputs[kBatch];
-      for (int b = 0; b < kBatch; b++) inputs[b] = Simd::LoadN(x[b] + c, left);
-      for (int r = 0; r < kRows; r++) {
-        const Vec weights = Simd::LoadN(w[r] + c, left);
-        for (int b = 0; b < kBatch; b++) sum[r][b] = Simd::Fma(sum[r][b], weights, inputs[b]);
-      }
+      add([&](const float* from) BLOCK_SPARSE_LAMBDA { return Simd::LoadN(from + c, args.columns - c); });
     }
-    for (int r = 0; r < kRows && row + r < args.rows; r++) {
+    for_rows([&](auto r) BLOCK_SPARSE_LAMBDA {
+      if (row + r >= args.rows) return;
       const float bias = args.bias != nullptr ? args.bias[row + r] : 0.0f;
-      for (int b = 0; b < kBatch && n + b < args.batch; b++) {
+      for_batch([&](auto b) BLOCK_SPARSE_LAMBDA {
+        if (n + b >= args.batch) return;
         float value = bias + Simd::Sum(sum[r][b]);
         value = args.low > value ? args.low : value;
         args.y[(n + b) * args.y_stride + row + r] = args.high < value ? args.high : value;
-      }
-    }
+      });
+    });
   }
 
   static BLOCK_SPARSE_INLINE void Rows(const GemvArgs& args, int32_t n) {
