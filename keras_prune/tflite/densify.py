@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import flatbuffer, recurrent
+from keras_prune.tflite import flatbuffer, recurrent_operators, recurrent_restore
 from keras_prune.tflite.custom_options import FormatError
 from keras_prune.tflite.encodings import ENCODINGS
 from keras_prune.tflite.operators import (
@@ -41,7 +41,7 @@ def densify(data: bytes) -> bytes:
         True
     """
     model = flatbuffer.read_model(data)
-    recurrent.restore(model)
+    recurrent_restore.restore(model)
     restored: dict[int, np.ndarray] = {}
     shapes: dict[tuple[int, int], list[int]] = {}
     replaced: list[tuple[Any, SparseLayer]] = []
@@ -100,7 +100,7 @@ def _restore_opcodes(model: Any, replaced: list[tuple[Any, SparseLayer]]) -> Non
     for i, opcode in enumerate(model.operatorCodes):
         if flatbuffer.builtin_code(opcode) == builtin_custom and flatbuffer.text(opcode.customCode) in CUSTOM_CODES:
             continue
-        if len(kept) < i and i not in used and flatbuffer.builtin_code(opcode) in recurrent.added_codes():
+        if len(kept) < i and i not in used and flatbuffer.builtin_code(opcode) in recurrent_operators.added_codes():
             continue  # behind a block-sparse code: added for an operator beside one
         moved[i] = len(kept)
         kept.append(opcode)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_prune.tflite import flatbuffer, recurrent
+from keras_prune.tflite import flatbuffer, recurrent_operators
 from keras_prune.tflite.encodings import ENCODINGS, scheme
 from keras_prune.tflite.operators import SparseLayer, custom_code, layer_name, read_sparse
 from keras_prune.tflite.payoff import Latency, Payoff, payoff, read_call
@@ -96,8 +96,8 @@ def _sparse_layers(model: Any, latency: Latency | None) -> Iterator[LayerInfo]:
             if kind is None:
                 continue
             name = layer_name(subgraph, operator)
-            if recurrent.is_recurrent(model, operator):
-                for part, tensor, matrix in recurrent.matrices(model, subgraph, operator):
+            if recurrent_operators.is_recurrent(model, operator):
+                for part, tensor, matrix in recurrent_operators.matrices(model, subgraph, operator):
                     if matrix is not None:
                         yield _sparse_layer(s, i, f"{name}/{part}", kind, matrix, matrix.options.size)
                         continue
