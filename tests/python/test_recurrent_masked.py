@@ -150,16 +150,22 @@ def test_a_changed_masked_loop_is_not_recognised(masked):
     assert len(find_recurrent(model)[0]) == 1
 
 
-def test_other_masked_loops_stay_loops_and_say_why(library):
-    layers = keras.layers
-    model = keras.Sequential([keras.Input((4, 9)), layers.Masking(0.0), layers.SimpleRNN(12), layers.Dense(8)])
+@pytest.mark.parametrize(
+    ("layer", "kind", "reason"),
+    [
+        (lambda: keras.layers.SimpleRNN(12), "WHILE", "the next state is not"),
+        (lambda: keras.layers.GRU(12, unroll=True), "UNPACK", "it has SELECT_V2"),
+    ],
+)
+def test_other_masked_layers_stay_as_they_are_and_say_why(layer, kind, reason, library):
+    model = keras.Sequential([keras.Input((4, 9)), keras.layers.Masking(0.0), layer()])
     prune(model)
     dense = convert(model, sparse=False)
     sparse = convert(dense, min_zeros=0.1)
     assert densify(sparse) == dense
     assert "BlockSparseFullyConnected" in operators(sparse)
-    (loop,) = [entry for entry in inspect(sparse) if entry.kind == "WHILE"]
-    assert "the next state is not" in loop.reason
+    (loop,) = [entry for entry in inspect(sparse) if entry.kind == kind]
+    assert reason in loop.reason
     for x in padded(np.random.default_rng(0), 1, 4, 9):
         np.testing.assert_allclose(sparse_outputs(sparse, library, x)[0], model(x), rtol=0, atol=2e-6)
 
