@@ -16,8 +16,10 @@ import numpy.typing as npt
 from keras_prune import files
 from keras_prune.methods import Method
 from keras_prune.pruning import Pruner
+from keras_prune.structures import Structure
 from keras_prune.targets import Target
 
+_NAME = "/name"  # of a structure within another, beside its arguments
 VERSION = 1
 
 
@@ -149,17 +151,39 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any
 def _arguments(structure: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(structure) or isinstance(structure, type):
         return {}
-    return dataclasses.asdict(structure)
+    values = {field.name: getattr(structure, field.name) for field in dataclasses.fields(structure)}
+    return {
+        name: {_NAME: value.name, **_arguments(value)} if isinstance(value, Structure) else value
+        for name, value in values.items()
+    }
 
 
 def _restored(target: Target, saved: Mapping[str, Any], path: pathlib.Path) -> Any:
     """Return the structure with what it once took from the weights."""
     now = _arguments(target.structure)
     # An argument that is None is one that is taken from the weights.
-    same = now.keys() == saved["arguments"].keys() and all(
-        value is None or json.loads(json.dumps(value)) == saved["arguments"][name] for name, value in now.items()
-    )
-    if target.structure.name != saved["structure"] or not same:
+    if target.structure.name != saved["structure"] or not _same(now, saved["arguments"]):
         raise ValueError(f"{path} has another structure for {target.name!r} than {target.structure!r}. {_REMEDY}")
+    return _with(target.structure, saved["arguments"])
+
+
+def _same(now: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
+    """Compare a structure's arguments, and those of a structure within it."""
+    return now.keys() == saved.keys() and all(
+        value is None
+        or (isinstance(value, dict) and isinstance(saved[name], dict) and _same(value, saved[name]))
+        or (not isinstance(value, dict) and json.loads(json.dumps(value)) == saved[name])
+        for name, value in now.items()
+    )
+
+
+def _with(structure: Any, arguments: Mapping[str, Any]) -> Any:
+    if not arguments.keys() - {_NAME}:
+        return structure
+    values = {
+        name: _with(inner, value) if isinstance(inner := getattr(structure, name), Structure) else value
+        for name, value in arguments.items()
+        if name != _NAME
+    }
     # dataclasses.replace is typed for dataclasses, which structures are by custom only.
-    return dataclasses.replace(target.structure, **saved["arguments"]) if now else target.structure  # type: ignore[type-var]
+    return dataclasses.replace(structure, **values)

@@ -7,6 +7,7 @@ from keras_prune.structures.base import Structure, Tiling
 from keras_prune.structures.block_punched import BlockPunched
 from keras_prune.structures.block_row_column import BlockRowColumn
 from keras_prune.structures.pattern import Pattern
+from keras_prune.structures.per_gate import PerGate
 from keras_prune.structures.unaligned_block import UnalignedBlock
 from keras_prune.structures.unstructured import Unstructured
 
@@ -20,6 +21,7 @@ __all__ = [
     "BlockPunched",
     "BlockRowColumn",
     "Pattern",
+    "PerGate",
     "Structure",
     "Tiling",
     "UnalignedBlock",

@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 from recurrent_models import operators, sparse_outputs
 
-from keras_prune import ConstantSparsity, Prune, Reweighted, UnalignedBlock
+from keras_prune import Admm, ConstantSparsity, Magnitude, PerGate, Prune, Reweighted, UnalignedBlock
 from keras_prune.tflite import convert, densify
 
 L = keras.layers
@@ -38,3 +39,38 @@ def test_masked_stateful_and_bidirectional_layers_are_pruned_and_converted(libra
     assert densify(sparse) == dense
     assert not {"WHILE", "FULLY_CONNECTED"} & {*operators(sparse)}
     np.testing.assert_allclose(sparse_outputs(sparse, library, words[:4])[0], model(words[:4]), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("make_method", [Magnitude, lambda: Admm([1e-3, 1e-2]), lambda: Reweighted(1e-4)])
+@pytest.mark.parametrize("version", ["keras", "tf_keras"])
+def test_every_method_prunes_each_gate(make_method, version, request, library):
+    method = make_method()
+    library_of_layers = keras if version == "keras" else request.getfixturevalue("tf_keras")
+    layers = library_of_layers.layers
+    library_of_layers.utils.set_random_seed(5)
+    model = library_of_layers.Sequential(
+        [
+            layers.InputLayer(batch_input_shape=(1, 4, 6))
+            if version == "tf_keras"
+            else keras.Input((4, 6), batch_size=1),
+            layers.LSTM(8, return_sequences=True, name="lstm"),
+            layers.GRU(12, name="gru"),
+        ]
+    )
+    model.compile("adam", "mse")
+    gates = {"lstm": 4, "gru": 3}
+    structures = {name: PerGate(UnalignedBlock(4), count) for name, count in gates.items()}
+    prune = Prune(structures, ConstantSparsity(0.75, 2, 8, 2), method, layers=list(gates))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 4, 6)).astype(np.float32)
+    model.fit(x, rng.normal(size=(12, 12)), batch_size=1, epochs=2, verbose=0, callbacks=[prune])
+    for name, count in gates.items():
+        cell = model.get_layer(name).cell
+        for kernel in (cell.kernel, cell.recurrent_kernel):
+            of_gates = np.split(np.asarray(kernel), count, axis=1)
+            zeros = [np.mean(gate == 0) for gate in of_gates]
+            assert max(zeros) - min(zeros) < 0.01 or method.name == "reweighted"
+            assert min(zeros) > 0.5
+    sparse = convert(model)
+    assert not {"WHILE", "FULLY_CONNECTED"} & {*operators(sparse)}
+    np.testing.assert_allclose(sparse_outputs(sparse, library, x[:1])[0], model(x[:1]), rtol=0, atol=2e-6)
