@@ -132,7 +132,7 @@ def test_aar_holds_what_android_wants():
 
 
 def test_pom_is_of_the_delegates_version():
-    (version,) = re.findall(r'kVersion\[\] = "(.*)"', (ROOT / "tflite_delegate" / "delegate.h").read_text())
+    (version,) = re.findall(r'kVersion\[\] = "(.*)"', (ROOT / "tflite_delegate" / "version.h").read_text())
     pom = ElementTree.parse(ROOT / "tflite_delegate" / "java" / "pom.xml").getroot()
     namespace = {"m": "http://maven.apache.org/POM/4.0.0"}
     assert pom.findtext("m:version", namespaces=namespace) == version

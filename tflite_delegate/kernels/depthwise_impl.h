@@ -157,8 +157,10 @@ class Depthwise {
     }
   }
 
-  // Strips of so many rows are made for the inside of an image too.
-  static constexpr bool HasInner(int count) { return !kDilated && (count == kRows || (count == 4 && kRows > 4)); }
+  // Strips of so many rows are made for the inside of an image too; for large kernels that would be too much code.
+  static constexpr bool HasInner(int count) {
+    return !kDilated && (count == kRows || (count == 4 && kRows > 4 && kKernel == 3));
+  }
 
   // As many rows as there are left. `inner`: all columns that they need are inside the image, `whole`: all rows too.
   template <int kCount>

@@ -179,8 +179,9 @@ template <class Simd, int kBlock, class Index, bool kAligned>
 void SparseGemvBatch(const SparseGemvArgs& args) {
   using One = SparseGemv<Simd, kBlock, Index, 1>;
   int32_t n = 0;
-  // Without vectors, four at a time would be four times the code and nothing else.
-  if constexpr (Simd::kLanes > 1) {
+  // Without vectors, four at a time would be four times the code and nothing else; and more columns than 16 bits count
+  // are not worth it.
+  if constexpr (Simd::kLanes > 1 && sizeof(Index) == 2) {
     using Four = SparseGemv<Simd, kBlock, Index, 4>;
     for (; n + 3 <= args.batch; n += 4) kAligned ? Four::Aligned(args, n) : Four::Unaligned(args, n);
   }
