@@ -73,9 +73,9 @@ def break_even(zeros: Sequence[float], sparse: Sequence[float], dense: float) ->
 def assumed(scheme: str) -> float:
     """Return from which share of zeros on the converter holds blocks to be faster, without a latency table."""
     from keras_prune.mapping.table import Point
-    from keras_prune.mapping.workload import Layer
     from keras_prune.tflite import MIN_ZEROS
     from keras_prune.tflite.encodings.base import BLOCK_OVERHEAD, DENSE_COST
+    from keras_prune.tflite.layer import Layer
 
     rows = Point(Layer("dense", 1, 1, 1, 1), scheme).rows
     return max(MIN_ZEROS, 1.0 - DENSE_COST / (1.0 + BLOCK_OVERHEAD / rows))
@@ -177,7 +177,7 @@ def write_page(results: Path, page: Path) -> None:
 
 
 def main() -> int:
-    from keras_prune.mapping.workload import Layer
+    from keras_prune.tflite.layer import Layer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="layers and schemes whose name contains this")

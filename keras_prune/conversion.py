@@ -10,7 +10,8 @@ from keras_prune import tflite
 
 if TYPE_CHECKING:
     from keras_prune.mapping import LatencyTable
-    from keras_prune.tflite.payoff import Call, Latency
+    from keras_prune.tflite.layer import Layer
+    from keras_prune.tflite.payoff import Latency
 
 
 # How far below the least share of zeros that a block was measured with its latency is still extrapolated.
@@ -64,7 +65,6 @@ def measured_latency(table: LatencyTable | str | os.PathLike[str], force: bool =
     """
     from keras_prune.mapping.measure import checked_table
     from keras_prune.mapping.table import Point
-    from keras_prune.mapping.workload import Layer
 
     known = checked_table(table, force)
     least: dict[tuple[str, str], float] = {}
@@ -72,8 +72,7 @@ def measured_latency(table: LatencyTable | str | os.PathLike[str], force: bool =
         key = (point.layer.family, _block(point.scheme))
         least[key] = min(point.zeros, least.get(key, 1.0))
 
-    def latency(call: Call, scheme: str, zeros: float) -> float | None:
-        layer = Layer(call.kind, call.height, call.width, call.channels, call.filters, call.kernel, call.stride)
+    def latency(layer: Layer, scheme: str, zeros: float) -> float | None:
         # Two predictions, each off by its own tenths, would say little about which of the two is less.
         if Point(layer) not in known.entries:
             return None

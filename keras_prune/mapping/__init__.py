@@ -6,7 +6,7 @@ from keras_prune.mapping.quick import QuickAccuracy
 from keras_prune.mapping.search import Search
 from keras_prune.mapping.sensitivity import scan
 from keras_prune.mapping.table import Error, LatencyTable, Point
-from keras_prune.mapping.workload import Layer
+from keras_prune.tflite.layer import Layer
 
 __all__ = [
     "Error",

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from keras_prune.mapping.table import LatencyTable, Point, default_path
-from keras_prune.mapping.workload import DENSE, Layer, parse_scheme, uses
+from keras_prune.mapping.workload import parse_scheme, uses
 from keras_prune.structures import AlignedBlock
 from keras_prune.tflite import convert, flatbuffer, load_delegate
 from keras_prune.tflite.delegate import _runtime_module
-from keras_prune.tflite.payoff import Call
+from keras_prune.tflite.layer import DENSE, Layer
 
 # Channels that the delegate's own layers around the measured one lead from and to.
 _LEAD, _TAIL = 4, 8
@@ -272,13 +272,11 @@ def _has_lead(layer: Layer) -> bool:
 
 def _converted(model: bytes, point: Point) -> bytes:
     """Convert so that the layer gets its own structure and block, however little that leaves out."""
-    layer = point.layer
-    measured = Call(layer.kind, layer.height, layer.width, layer.channels, layer.filters, layer.kernel, layer.stride)
     structure = point.scheme.split(":")[0]
 
-    def latency(call: Call, scheme: str, zeros: float) -> float:
+    def latency(layer: Layer, scheme: str, zeros: float) -> float:
         own = scheme == point.scheme or structure == "pattern" == scheme.split(":")[0]
-        return 2.0 if scheme == DENSE else 1.0 if own or call != measured else 3.0
+        return 2.0 if scheme == DENSE else 1.0 if own or layer != point.layer else 3.0
 
     structures = {"aligned_block", structure} - {DENSE}  # the layers around have aligned blocks
     return convert(model, structures=sorted(structures), latency=latency)

@@ -12,7 +12,8 @@ from keras_prune.layers import Candidate
 from keras_prune.mapping import rules
 from keras_prune.mapping.sensitivity import Sensitivity, interpolate, lost_energy
 from keras_prune.mapping.table import LatencyTable, Point
-from keras_prune.mapping.workload import DENSE, Layer, Use, parse_scheme, uses
+from keras_prune.mapping.workload import Use, parse_scheme, uses
+from keras_prune.tflite.layer import DENSE, Layer
 
 RATES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Fractions of zeros that a layer can get."""

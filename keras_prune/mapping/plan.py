@@ -18,7 +18,8 @@ from keras_prune.mapping.scaled import Scaled
 from keras_prune.mapping.sensitivity import Sensitivity
 from keras_prune.mapping.solver import solve
 from keras_prune.mapping.table import LatencyTable, Point
-from keras_prune.mapping.workload import DENSE, parse_scheme
+from keras_prune.mapping.workload import parse_scheme
+from keras_prune.tflite.layer import DENSE
 
 FORMAT_VERSION = 1
 METHODS = ("rules", "search")

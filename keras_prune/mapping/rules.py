@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_prune.mapping.table import LatencyTable, Point
-from keras_prune.mapping.workload import DENSE, Layer, parse_scheme
+from keras_prune.mapping.workload import parse_scheme
+from keras_prune.tflite.layer import DENSE, Layer
 
 DATA = ("hard", "easy")
 

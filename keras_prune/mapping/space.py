@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from keras_prune.mapping.options import RATES, Option
-from keras_prune.mapping.workload import DENSE
+from keras_prune.tflite.layer import DENSE
 
 Values = dict[str, str | int]
 """Of each layer with a choice: its scheme, by ``"<path> structure"``, and its zeros in per cent, ``"<path> zeros"``."""

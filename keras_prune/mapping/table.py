@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_prune import files
-from keras_prune.mapping.workload import DENSE, Layer, parse_scheme
+from keras_prune.mapping.workload import parse_scheme
+from keras_prune.tflite.layer import DENSE, Layer
 
 FORMAT_VERSION = 1
 

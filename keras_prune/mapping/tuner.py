@@ -16,7 +16,7 @@ from keras_prune import files
 from keras_prune.mapping.oracles import PlanOracle
 from keras_prune.mapping.plan import Plan
 from keras_prune.mapping.space import Space
-from keras_prune.mapping.workload import DENSE
+from keras_prune.tflite.layer import DENSE
 
 if TYPE_CHECKING:
     from keras_prune.mapping.search import Goal, Problem, Search

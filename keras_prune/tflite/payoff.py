@@ -10,37 +10,15 @@ from typing import Any
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.custom_options import CustomOptions
 from keras_prune.tflite.encodings import Shape
+from keras_prune.tflite.layer import DENSE, Layer
 from keras_prune.tflite.operators import CONV_2D, INPUT, MAX_EXTENT
-
-DENSE = "dense"
 
 
 class UnknownLatencyWarning(UserWarning):
     """Latencies decide which layers become block-sparse, but those of some are not known."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a layer.
-
-    Attributes:
-        kind: `conv` or `dense`.
-        height, width: of the input image; of a convolution without padding, those of the part that it walks over.
-        channels, filters: of the input and of the output.
-        kernel: height and width.
-        stride: in both directions.
-    """
-
-    kind: str
-    height: int
-    width: int
-    channels: int
-    filters: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: int = 1
-
-
-Latency = Callable[[Call, str, float], "float | None"]
+Latency = Callable[[Layer, str, float], "float | None"]
 """Tells the microseconds that the delegate needs for a call, for a scheme (`"dense"`, or structure and block such as
 `"unaligned_block:4"`) and its share of weights that are not stored; None where nothing like it was measured."""
 
@@ -61,7 +39,7 @@ class Payoff:
         return f"dense {self.dense / 1e3:.3g} ms, sparse {self.sparse / 1e3:.3g} ms"
 
 
-def read_call(subgraph: Any, operator: Any, custom_code: str, shape: Shape, options: CustomOptions) -> Call | None:
+def read_call(subgraph: Any, operator: Any, custom_code: str, shape: Shape, options: CustomOptions) -> Layer | None:
     """Read how an operator calls its layer.
 
     Args:
@@ -82,7 +60,7 @@ def read_call(subgraph: Any, operator: Any, custom_code: str, shape: Shape, opti
     if custom_code != CONV_2D:
         if math.prod(source) != shape.columns:
             return None
-        return Call("dense", 1, 1, shape.columns, shape.rows)
+        return Layer("dense", 1, 1, shape.columns, shape.rows)
     names = ("stride_height", "stride_width", "dilation_height", "dilation_width")
     stride, stride_width, *dilation = (options.integer(name, 1, MAX_EXTENT) for name in names)
     if stride != stride_width or dilation != [1, 1] or len(source) != 4 or len(output) != 4:
@@ -92,10 +70,10 @@ def read_call(subgraph: Any, operator: Any, custom_code: str, shape: Shape, opti
     height, width = source[1:3]
     if options.string("padding") == "valid":
         height, width = output[1] * stride, output[2] * stride
-    return Call("conv", height, width, shape.channels, shape.rows, shape.kernel, stride)
+    return Layer("conv", height, width, shape.channels, shape.rows, shape.kernel, stride)
 
 
-def payoff(latency: Latency, call: Call | None, scheme: str, zeros: float) -> Payoff | None:
+def payoff(latency: Latency, call: Layer | None, scheme: str, zeros: float) -> Payoff | None:
     """Return a call's latencies, or None where one of them is not known."""
     if call is None:
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.custom_options import CustomOptions
 from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Shape, Weights
+from keras_prune.tflite.layer import Layer
 from keras_prune.tflite.operators import (
     FULLY_CONNECTED,
     WEIGHTS,
@@ -20,7 +21,7 @@ from keras_prune.tflite.operators import (
     read_dense,
     replacement,
 )
-from keras_prune.tflite.payoff import Call, Latency, Payoff, payoff, read_call, total
+from keras_prune.tflite.payoff import Latency, Payoff, payoff, read_call, total
 from keras_prune.tflite.recurrent_forms import find_recurrent
 
 # Below this share of zeros a layer stays dense, where no latencies tell. `make bench-payoff` measures it: from here on
@@ -77,7 +78,7 @@ class Group:
     reason: str = ""
     weights: Weights | None = None
     candidate: Candidate | None = None
-    calls: list[Call | None] = field(default_factory=list)
+    calls: list[Layer | None] = field(default_factory=list)
     payoffs: list[Payoff | None] = field(default_factory=list)
     unknown: bool = False
 
@@ -178,7 +179,7 @@ def _collect(model: Any) -> tuple[list[Group], list[tuple[Site, str]]]:
     return list(groups.values()), others
 
 
-def _call(model: Any, site: Site, layer: DenseLayer) -> Call | None:
+def _call(model: Any, site: Site, layer: DenseLayer) -> Layer | None:
     options = CustomOptions.of(layer.attributes, site.name)
     return read_call(model.subgraphs[site.subgraph], site.operator, layer.custom_code, layer.shape, options)
 

@@ -18,6 +18,19 @@ def run_sparse(model: bytes, library: Any, *inputs: np.ndarray, **options: Any) 
     return run(tflite().Interpreter(model_content=model, experimental_delegates=[delegate]), *inputs)
 
 
+def call_by_call(interpreter: Any, *inputs: np.ndarray, reset: bool = False) -> list[np.ndarray]:
+    """The output of each call of one interpreter, its variables reset in between or not."""
+    interpreter.allocate_tensors()
+    outputs = []
+    for value in inputs:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+        if reset:
+            interpreter.reset_all_variables()
+    return outputs
+
+
 def prune(model: Any, zeros: float = 0.7, structure: str = "unaligned") -> None:
     """Random weights of about unit gain with a structure's zeros, and biases without any."""
     rng = np.random.default_rng(8)

@@ -14,7 +14,7 @@ from keras_prune import cli, mapping
 from keras_prune.conversion import measured_latency
 from keras_prune.mapping import LatencyTable, Layer, Point
 from keras_prune.tflite import convert, flatbuffer, inspect
-from keras_prune.tflite.payoff import Call, UnknownLatencyWarning
+from keras_prune.tflite.payoff import UnknownLatencyWarning
 
 POINTWISE = Layer("conv", 6, 5, 100, 4)
 
@@ -133,11 +133,11 @@ def test_tables_on_the_command_line(capsys, tmp_path):
 # What is asked of a table
 
 
-def asked(data: bytes) -> list[tuple[Call, str, float]]:
+def asked(data: bytes) -> list[tuple[Layer, str, float]]:
     """What a table is asked about a file's layers once they are block-sparse; it was asked the same before."""
     questions = []
 
-    def latency(call: Call, scheme: str, zeros: float) -> float:
+    def latency(call: Layer, scheme: str, zeros: float) -> float:
         questions.append((call, scheme, zeros))
         return 2.0 if scheme == "dense" else 1.0
 
@@ -168,7 +168,7 @@ def test_calls_of_convolutions(case):
             assert asked(data) == []
         return
     (call, scheme, zeros), (again, structure, share) = asked(data)
-    assert call == again == Call("conv", *extent, 8, 24, (3, 3), stride)
+    assert call == again == Layer("conv", *extent, 8, 24, (3, 3), stride)
     assert (scheme, zeros, structure) == ("dense", 0.0, "unaligned_block:4")
     assert share == pytest.approx(np.mean(kept == 0))
 
@@ -176,7 +176,7 @@ def test_calls_of_convolutions(case):
 def test_calls_of_fully_connected_layers():
     kept = sparse_matrices.unaligned(np.random.default_rng(0), 24, 40, 4, 0.7)
     (call, *_), (again, scheme, zeros) = asked(fully_connected_model(kept))
-    assert call == again == Call("dense", 1, 1, 40, 24)
+    assert call == again == Layer("dense", 1, 1, 40, 24)
     assert (scheme, zeros) == ("unaligned_block:4", pytest.approx(np.mean(kept == 0)))
     with pytest.warns(UnknownLatencyWarning):
         assert asked(fully_connected_model(kept, leading=(7,))) == []
@@ -205,16 +205,16 @@ def test_structures_are_named_as_tables_name_them(scheme):
 
 def test_aligned_blocks_take_unaligned_ones_time_where_they_were_not_measured():
     latency = measured_latency(analytic_table(), force=True)
-    call, layer = Call("conv", 14, 14, 256, 256), Layer("conv", 14, 14, 256, 256)
-    assert latency(call, "aligned_block:4", 0.7) == latency(call, "unaligned_block:4", 0.7)
-    assert latency(call, "dense", 0.0) == microseconds(Point(layer))
-    assert latency(call, "pattern:1", 0.7) is None
-    assert latency(Call("conv", 14, 14, 250, 256), "unaligned_block:4", 0.7) is None
+    layer = Layer("conv", 14, 14, 256, 256)
+    assert latency(layer, "aligned_block:4", 0.7) == latency(layer, "unaligned_block:4", 0.7)
+    assert latency(layer, "dense", 0.0) == microseconds(Point(layer))
+    assert latency(layer, "pattern:1", 0.7) is None
+    assert latency(Layer("conv", 14, 14, 250, 256), "unaligned_block:4", 0.7) is None
     # Neither blocks that were not measured are guessed, nor what has fewer zeros than all that was.
-    assert latency(call, "unaligned_block:32", 0.99) is None
-    assert latency(call, "unaligned_block:4", 0.04) is None and latency(call, "unaligned_block:4", 0.06) > 0
+    assert latency(layer, "unaligned_block:32", 0.99) is None
+    assert latency(layer, "unaligned_block:4", 0.04) is None and latency(layer, "unaligned_block:4", 0.06) > 0
     own = LatencyTable({Point(layer): 9.0, Point(layer, "aligned_block:4", 0.5): 5.0}, "a CPU", library_version())
-    assert measured_latency(own, force=True)(call, "aligned_block:4", 0.5) == 5.0
+    assert measured_latency(own, force=True)(layer, "aligned_block:4", 0.5) == 5.0
 
 
 def test_the_best_that_is_known_to_pay_is_taken():
@@ -263,7 +263,7 @@ def test_recurrent_layers_are_judged_by_their_zeros():
     calls = []
     with pytest.warns(UnknownLatencyWarning, match="layers like .*gru"):
         sparse = convert(model, latency=lambda call, scheme, zeros: calls.append(call) or 1.0)
-    assert set(calls) == {Call("dense", 1, 1, 16, 16)}
+    assert set(calls) == {Layer("dense", 1, 1, 16, 16)}
     codes = [
         flatbuffer.text(code.customCode) for code in flatbuffer.read_model(sparse).operatorCodes if code.customCode
     ]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dense_models import tflite
-from recurrent_models import changed, flat, operators, prune, run_sparse, sparse_runner
+from recurrent_models import call_by_call, changed, flat, operators, prune, run_sparse, sparse_runner
 
 from keras_prune.tflite import convert, densify, flatbuffer, inspect, load_delegate
 from keras_prune.tflite.custom_options import FormatError
@@ -52,16 +52,7 @@ def fused(tf_keras):
 
 def dense_calls(model: bytes, *calls: np.ndarray, reset: bool) -> list[np.ndarray]:
     """The output of each call of TensorFlow Lite's own operators."""
-    interpreter = tflite().Interpreter(model_content=model)
-    interpreter.allocate_tensors()
-    results = []
-    for value in calls:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
-        interpreter.invoke()
-        results.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
-        if reset:
-            interpreter.reset_all_variables()
-    return results
+    return call_by_call(tflite().Interpreter(model_content=model), *calls, reset=reset)
 
 
 def test_every_call_starts_from_zero_as_in_keras(fused, library):

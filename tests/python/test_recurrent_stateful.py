@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 from dense_models import tflite
-from recurrent_models import operators, prune
+from recurrent_models import call_by_call, operators, prune
 
 from keras_prune.tflite import convert, densify, load_delegate
 
@@ -14,13 +14,9 @@ def calls(model, sparse: bytes, library, *sequences: np.ndarray) -> list[np.ndar
     """The outputs of a new interpreter, which are the model's, call after call."""
     delegate = load_delegate(library=library)
     interpreter = tflite().Interpreter(model_content=sparse, experimental_delegates=[delegate])
-    interpreter.allocate_tensors()
-    outputs = []
-    for x in sequences:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
-        np.testing.assert_allclose(outputs[-1], model(x), rtol=0, atol=3e-6)
+    outputs = call_by_call(interpreter, *sequences)
+    for x, output in zip(sequences, outputs, strict=True):
+        np.testing.assert_allclose(output, model(x), rtol=0, atol=3e-6)
     return outputs
 
 
