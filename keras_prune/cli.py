@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     table.add_argument("--threads", type=int, default=1, help="threads of the delegate (default: %(default)s)")
     table.add_argument(
-        "--seconds", type=float, default=0.03, help="running time of each layer, about (default: %(default)s)"
+        "--seconds", type=float, default=0.4, help="running time of each layer, about (default: %(default)s)"
     )
     table.add_argument("--list", action="store_true", help="only print the layers, for the tool on a phone")
     table.add_argument("--from", dest="source", type=Path, help="take what the tool printed on a phone")

@@ -7,10 +7,8 @@ import json
 import os
 import platform
 import re
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 
 from keras_prune.mapping.table import LatencyTable, Point, default_path
 from keras_prune.mapping.workload import parse_scheme, uses
+from keras_prune.mapping.yardstick import YARDSTICKS, at_reference, in_turns, reference
 from keras_prune.structures import AlignedBlock
 from keras_prune.tflite import convert, flatbuffer, load_delegate
 from keras_prune.tflite.delegate import _runtime_module
@@ -27,12 +26,14 @@ from keras_prune.tflite.layer import DENSE, Layer
 
 # Channels that the delegate's own layers around the measured one lead from and to.
 _LEAD, _TAIL = 4, 8
-_MIN_RUNS, _TURNS = 4, 3
-_SAVE_EVERY = 20
-_QUANTILE = 0.05
+# Points that are measured in turns: the longer a turn of all of them, the more of the machine's speeds they meet.
+_BATCH, _BATCH_BYTES = 8, 100_000_000
+_REFERENCE_SECONDS = 5.0
 _TIME = re.compile(r"^block_sparse: +([\d.]+) us +(\w+) ->", re.MULTILINE)
 _LAYOUT = ("to_planar", "to_interleaved", "reshape")
 
+SECONDS = 0.4
+"""Spent on running each point, and the yardsticks beside it."""
 NATIVE_KINDS = ("conv", "depthwise", "dense")
 """Kinds of layers that the delegate's tool `latency_table` can time."""
 IMAGES = (112, 56, 28, 14, 7)
@@ -110,11 +111,14 @@ def measure_table(
     path: str | os.PathLike[str] | None = None,
     *,
     threads: int = 1,
-    seconds: float = 0.03,
+    seconds: float = SECONDS,
     library: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, Point], None] = lambda done, all_, point: None,
 ) -> LatencyTable:
     """Measure points with the delegate on this machine.
+
+    Each run stands between runs of two yardsticks (:mod:`keras_prune.mapping.yardstick`), so that all latencies are
+    those of a machine as quick as in the first seconds of the measurement, whatever it does later.
 
     Args:
         points: what to measure; those that ``path`` holds already are left as they are.
@@ -122,36 +126,57 @@ def measure_table(
         threads: that the delegate computes with.
         seconds: spent on running each point, about.
         library: see :func:`keras_prune.load_delegate`.
-        progress: called with points done, points wanted and the point that is next.
+        progress: called with points done or begun, points wanted and the point that is next.
 
     Raises:
-        ValueError: ``path`` holds a table of another CPU, version or number of threads; remove it first.
+        ValueError: ``path`` holds a table of another CPU, version or number of threads, or one measured without
+            yardsticks; remove it first.
         FileNotFoundError: there is no library.
     """
     cpu, version = cpu_name(), library_version(library)
-    entries: dict[Point, float] = {}
+    table = LatencyTable({}, cpu, version, threads)
     if path is not None and Path(path).exists():
-        kept = LatencyTable.load(path)
+        table = LatencyTable.load(path)
         try:
-            kept.check(cpu, version)
+            table.check(cpu, version)
         except ValueError as error:
             raise ValueError(f"{path}: {error}. To measure anew, remove it or give another file") from None
-        if kept.threads != threads:
-            raise ValueError(f"{path} was measured with {kept.threads} threads, not {threads}: give another file")
-        entries.update(kept.entries)
+        if table.threads != threads:
+            raise ValueError(f"{path} was measured with {table.threads} threads, not {threads}: give another file")
+        if not table.yardsticks:
+            raise ValueError(f"{path} was measured without yardsticks: to measure anew, remove it or give another file")
     wanted = list(dict.fromkeys(points))
-    table = LatencyTable(entries, cpu, version, threads)
-    try:
-        for i, point in enumerate(wanted):
-            progress(i, len(wanted), point)
-            if point not in table.entries:
-                table.entries[point] = measure(point, threads, seconds, library)
-                if path is not None and i % _SAVE_EVERY == 0:
-                    table.save(path)
-    finally:
-        if path is not None and table.entries:
-            table.save(path)
-    return LatencyTable(table.entries, cpu, version, threads)
+    todo = [point for point in wanted if point not in table.entries]
+    entries = dict(table.entries)
+    yardsticks = [yardstick(text, library) for text in table.yardsticks or YARDSTICKS]
+    quick = np.array(list(table.yardsticks.values())) * 1e-6
+    if not table.yardsticks:
+        quick = reference(yardsticks, min(_REFERENCE_SECONDS, 20 * seconds))
+    kept = dict(table.yardsticks) or dict(zip(YARDSTICKS, (quick * 1e6).tolist(), strict=True))
+    while todo:
+        batch, todo = _batch(todo)
+        begun: list[Timed] = []
+        try:
+            for i, point in enumerate(batch, start=len(wanted) - len(todo) - len(batch)):
+                progress(i, len(wanted), point)
+                begun.append(Timed(one_layer(point), threads, library, profile=True))
+            times = in_turns(begun, yardsticks, seconds * len(batch), threads=threads)
+        finally:
+            profiles = [timed.profile() for timed in begun]
+        for point, profile, (own, beside) in zip(batch, profiles, times, strict=True):
+            entries[point] = at_reference(own, beside, quick) * _share(point, profile) * 1e6
+        if path is not None:
+            LatencyTable(entries, cpu, version, threads, kept).save(path)
+    return LatencyTable(entries, cpu, version, threads, kept)
+
+
+def _batch(todo: list[Point]) -> tuple[list[Point], list[Point]]:
+    """Divide points into some that fit into memory together, and those that are left."""
+    count, weights = 1, 4 * todo[0].layer.weights
+    while count < min(_BATCH, len(todo)) and weights + 4 * todo[count].layer.weights <= _BATCH_BYTES:
+        weights += 4 * todo[count].layer.weights
+        count += 1
+    return todo[:count], todo[count:]
 
 
 def checked_table(table: LatencyTable | str | os.PathLike[str] | None, force: bool = False) -> LatencyTable:
@@ -201,40 +226,45 @@ def library_version(library: str | os.PathLike[str] | None = None) -> str:
         return f"{found['version']}+{found['kernels']}"
 
 
-def measure(
-    point: Point, threads: int = 1, seconds: float = 0.03, library: str | os.PathLike[str] | None = None
-) -> float:
-    """Measure one point: the time in microseconds of the quickest runs, without what leads to and from the layer.
+class Timed:
+    """A model in the delegate, with an input of random numbers; calling it runs it.
 
-    Raises:
-        ValueError: the delegate does not run the layer.
-        FileNotFoundError: there is no library.
+    Args:
+        model: a `.tflite`.
+        threads: of the delegate.
+        library: see :func:`keras_prune.load_delegate`.
+        options: of the delegate.
     """
-    model = one_layer(point)
-    # What else the machine does meanwhile may fall into one turn, seldom into most of them.
-    return statistics.median(_turn(model, point, threads, seconds / _TURNS, library) for _ in range(_TURNS))
 
-
-def _turn(model: bytes, point: Point, threads: int, seconds: float, library: Any) -> float:
-    totals: list[float] = []
-    with captured_stderr() as said:
-        interpreter = _interpreter(model, threads, library, profile=True)
-        detail = interpreter.get_input_details()[0]
+    def __init__(self, model: bytes, threads: int = 1, library: Any = None, **options: Any) -> None:
+        with captured_stderr():  # the delegate's line for each model
+            self._interpreter = _interpreter(model, threads, library, **options)
+        detail = self._interpreter.get_input_details()[0]
         values = np.random.default_rng(0).standard_normal(detail["shape"], dtype=np.float32)
-        interpreter.set_tensor(detail["index"], values)
-        end = time.perf_counter() + seconds
-        while len(totals) < _MIN_RUNS or time.perf_counter() < end:
-            began = time.perf_counter()
-            interpreter.invoke()
-            totals.append(time.perf_counter() - began)
-        del interpreter  # only then the delegate tells its times
-    times = [(float(us), name) for us, name in _TIME.findall(said[0])]
+        self._interpreter.set_tensor(detail["index"], values)
+
+    def __call__(self) -> None:
+        self._interpreter.invoke()
+
+    def profile(self) -> list[tuple[float, str]]:
+        """End it, and return the mean microseconds and the name of each op, with the option ``profile``."""
+        with captured_stderr() as said:
+            self._interpreter = None  # only then the delegate tells its times
+        return [(float(us), name) for us, name in _TIME.findall(said[0])]
+
+
+def yardstick(text: str, library: str | os.PathLike[str] | None = None) -> Timed:
+    """Make a yardstick of the layer that a text names, see :mod:`keras_prune.mapping.yardstick`."""
+    return Timed(one_layer(Point.parse(text)), 1, library)
+
+
+def _share(point: Point, times: list[tuple[float, str]]) -> float:
+    """Return the part that a layer takes of its model's time, without what leads to and from it."""
     computing = [us for us, name in times if name not in _LAYOUT]
     own = computing[1 if _has_lead(point.layer) else 0 : -1]
     if not own:
-        raise ValueError(f"the delegate did not run {point} by itself; it said:\n{said[0]}")
-    # The delegate gives means: the layer's part of them is its part of the quickest runs.
-    return sum(own) / sum(us for us, _ in times) * float(np.quantile(totals, _QUANTILE)) * 1e6
+        raise ValueError(f"the delegate did not run {point} by itself; it ran {[name for _, name in times]}")
+    return sum(own) / sum(us for us, _ in times)
 
 
 def one_layer(point: Point) -> bytes:

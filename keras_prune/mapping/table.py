@@ -122,6 +122,8 @@ class LatencyTable:
         cpu: name of the CPU.
         version: of the delegate's library and its kernels, as :func:`keras_prune.mapping.measure.library_version` says.
         threads: that it computed with.
+        yardsticks: microseconds of the layers that tell the machine's speed, by their texts, at the speed that the
+            latencies are for (:mod:`keras_prune.mapping.yardstick`); two of them, or none where it was not told.
 
     Example:
         >>> from keras_prune.mapping import Layer, LatencyTable, Point
@@ -132,8 +134,19 @@ class LatencyTable:
         11.0
     """
 
-    def __init__(self, entries: Mapping[Point, float], cpu: str, version: str, threads: int = 1) -> None:
-        bad = [str(point) for point, us in entries.items() if not (math.isfinite(us) and us > 0.0)]
+    def __init__(
+        self,
+        entries: Mapping[Point, float],
+        cpu: str,
+        version: str,
+        threads: int = 1,
+        yardsticks: Mapping[str, float] | None = None,
+    ) -> None:
+        self.yardsticks = dict(yardsticks or {})
+        if len(self.yardsticks) not in (0, 2):
+            raise ValueError(f"a latency table has two yardsticks or none, but this has {len(self.yardsticks)}")
+        both = itertools.chain(entries.items(), self.yardsticks.items())
+        bad = [str(point) for point, us in both if not (math.isfinite(us) and us > 0.0)]
         if bad:
             raise ValueError(f"latencies must be positive microseconds, but are not for {bad[0]!r}; measure it anew")
         self.entries = dict(entries)
@@ -184,7 +197,14 @@ class LatencyTable:
     def to_json(self) -> str:
         """Return the table as JSON."""
         rows = [{"layer": str(point), "median_us": us} for point, us in self.entries.items()]
-        head = {"format": FORMAT_VERSION, "cpu": self.cpu, "version": self.version, "threads": self.threads}
+        head: dict[str, Any] = {
+            "format": FORMAT_VERSION,
+            "cpu": self.cpu,
+            "version": self.version,
+            "threads": self.threads,
+        }
+        if self.yardsticks:
+            head["yardsticks"] = self.yardsticks
         lines = ",\n".join(json.dumps(row) for row in rows)
         return json.dumps(head)[:-1] + f', "layers": [\n{lines}\n]}}\n'
 
@@ -204,12 +224,13 @@ class LatencyTable:
             data: dict[str, Any] = json.loads(text)
             rows = [(Point.parse(row["layer"]), float(row["median_us"])) for row in data["layers"]]
             threads = int(data["threads"])
+            yardsticks = {str(Point.parse(text)): float(us) for text, us in data.get("yardsticks", {}).items()}
             own = data.get("format") == FORMAT_VERSION
             of_tool = (cpu or data["cpu"], version or data.get("library", "unknown"))
             found = (data["cpu"], data["version"]) if own else of_tool
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a latency table: {error!r}; make one by keras-prune latency-table") from error
-        return cls(dict(rows), str(found[0]), str(found[1]), threads)
+        return cls(dict(rows), str(found[0]), str(found[1]), threads, yardsticks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table, whole or not at all."""

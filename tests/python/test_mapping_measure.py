@@ -8,7 +8,7 @@ import pytest
 
 from keras_prune import mapping
 from keras_prune.mapping import LatencyTable, Layer, Point
-from keras_prune.mapping.measure import library_version, measure, one_layer, points_of, usual_points
+from keras_prune.mapping.measure import _batch, library_version, one_layer, points_of, usual_points
 from keras_prune.tflite import inspect
 
 
@@ -27,35 +27,55 @@ def test_usual_points_are_all_different_and_can_be_made():
         assert measured.zeros == pytest.approx(point.zeros, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["conv 6x5x8 16 3x3 2 unaligned_block:4 0.8", "conv 6x6x3 16 3x3 2 dense 0", "conv 6x6x16 16 1x1 1 dense 0",
-     "dense 32 16 block_row_column:8x32 0.5", "depthwise 6x5x8 3x3 2", "add 4x4x8", "max_pool 6x6x8 3x3 2",
-     "mean 4x4x8"],
-)  # fmt: skip
-def test_delegate_runs_each_kind_of_layer(text):
-    assert 0 < measure(Point.parse(text), seconds=0.0) < 1e6
+def test_delegate_runs_each_kind_of_layer():
+    points = [
+        Point.parse(text)
+        for text in (
+            "conv 6x5x8 16 3x3 2 unaligned_block:4 0.8",
+            "conv 6x6x3 16 3x3 2 dense 0",
+            "conv 6x6x16 16 1x1 1 dense 0",
+            "dense 32 16 block_row_column:8x32 0.5",
+            "depthwise 6x5x8 3x3 2",
+            "add 4x4x8",
+            "max_pool 6x6x8 3x3 2",
+            "mean 4x4x8",
+        )
+    ]
+    table = mapping.measure_table(points, seconds=0.0)
+    assert list(table.entries) == points and all(0 < us < 1e6 for us in table.entries.values())
 
 
 def test_measuring_goes_on_where_it_was(tmp_path):
-    points = points_of(Layer("conv", 4, 4, 8, 8))
+    points = points_of(Layer("conv", 4, 4, 8, 8)) + points_of(Layer("conv", 2, 4, 8, 8))
     path, asked = tmp_path / "table.json", []
+    assert len(points) > 9
 
     def interrupt(done, wanted, point):
-        if done == 2:
+        if done == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         mapping.measure_table(points, path, seconds=0.0, progress=interrupt)
     first = LatencyTable.load(path)
-    assert list(first.entries) == points[:2] and first.cpu == mapping.cpu_name()
+    assert list(first.entries) == points[:8] and first.cpu == mapping.cpu_name()
     table = mapping.measure_table(points, path, seconds=0.0, progress=lambda *args: asked.append(args))
-    assert list(table.entries) == points and [args[:2] for args in asked] == [
-        (i, len(points)) for i in range(len(points))
-    ]
-    assert {point: table.entries[point] for point in points[:2]} == first.entries
+    assert list(table.entries) == points
+    assert asked == [(i, len(points), points[i]) for i in range(8, len(points))]
+    assert {point: table.entries[point] for point in points[:8]} == first.entries
+    # Both times the same speed of the machine is meant.
+    assert len(first.yardsticks) == 2 and table.yardsticks == first.yardsticks == LatencyTable.load(path).yardsticks
     with pytest.raises(ValueError, match="with 1 threads, not 2"):
         mapping.measure_table(points, path, threads=2, seconds=0.0)
+    LatencyTable(first.entries, first.cpu, first.version).save(path)
+    with pytest.raises(ValueError, match=r"table\.json was measured without yardsticks: .* remove it"):
+        mapping.measure_table(points, path, seconds=0.0)
+
+
+def test_large_layers_are_measured_a_few_at_a_time():
+    large, small = Point(Layer("dense", 1, 1, 4096, 4096)), Point(Layer("dense", 1, 1, 64, 64))
+    assert _batch([small] * 20) == ([small] * 8, [small] * 12)
+    assert _batch([large, large, small]) == ([large], [large, small])
+    assert _batch([large, small, small, large]) == ([large, small, small], [large])
 
 
 def test_versions_tell_kernels_apart(tmp_path):

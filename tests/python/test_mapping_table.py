@@ -79,6 +79,20 @@ def test_table_file(tmp_path, table):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["table.json"]
 
 
+def test_yardsticks_are_kept_and_two_or_none(tmp_path, table):
+    assert not table.yardsticks and "yardsticks" not in json.loads(table.to_json())
+    yardsticks = {"conv 28x28x32 32 3x3 1 dense 0": 160.5, "add 56x56x64": 440.25}
+    LatencyTable(table.entries, "a CPU", "0.1.0", yardsticks=yardsticks).save(tmp_path / "table.json")
+    assert LatencyTable.load(tmp_path / "table.json").yardsticks == yardsticks
+    with pytest.raises(ValueError, match="two yardsticks or none, but this has 1"):
+        LatencyTable(table.entries, "a CPU", "0.1.0", yardsticks={"add 56x56x64": 1.0})
+    with pytest.raises(ValueError, match="positive microseconds, but are not for 'add 56x56x64'"):
+        LatencyTable(table.entries, "a CPU", "0.1.0", yardsticks={**yardsticks, "add 56x56x64": 0.0})
+    for bad in ("3", "[1]", '{"add 4x4x4": null, "add 8x8x8": 1}', '{"a": 1, "b": 2}'):
+        with pytest.raises(ValueError, match=r"not a latency table|is no layer"):
+            LatencyTable.from_json(table.to_json().replace('"threads"', f'"yardsticks": {bad}, "threads"'))
+
+
 def test_table_of_the_tool_on_a_phone():
     text = """{"version": 1, "library": "0.1.0+89abcdef", "cpu": "neon", "threads": 2, "layers": [
       {"layer": "conv 5x4x6 10 1x1 1 unaligned_block:4 0.8", "zeros": 0.8, "median_us": 1.5, "min_us": 1.4, "runs": 9},
