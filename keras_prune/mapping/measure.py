@@ -163,8 +163,10 @@ def measure_table(
             times = in_turns(begun, yardsticks, seconds * len(batch), threads=threads)
         finally:
             profiles = [timed.profile() for timed in begun]
+        # The call itself takes about as long as a small layer, but in a network once only: it is no layer's.
+        call = np.median([own.mean() * 1e6 - _sum(profile) for profile, (own, _) in zip(profiles, times, strict=True)])
         for point, profile, (own, beside) in zip(batch, profiles, times, strict=True):
-            entries[point] = at_reference(own, beside, quick) * _share(point, profile, own.mean() * 1e6) * 1e6
+            entries[point] = at_reference(own, beside, quick) * _share(point, profile, float(call)) * 1e6
         if path is not None:
             LatencyTable(entries, cpu, version, threads, kept).save(path)
     return LatencyTable(entries, cpu, version, threads, kept)
@@ -258,16 +260,17 @@ def yardstick(text: str, library: str | os.PathLike[str] | None = None) -> Timed
     return Timed(one_layer(Point.parse(text)), 1, library)
 
 
-def _share(point: Point, times: list[tuple[float, str]], whole: float) -> float:
-    """Return the part that a layer takes of its model's microseconds, without what leads to and from it.
-
-    The call itself takes about as long as a small layer, but in a network once only: it is no layer's.
-    """
+def _share(point: Point, times: list[tuple[float, str]], call: float) -> float:
+    """Return the part that a layer takes of its model's time, without what leads to and from it and the call."""
     computing = [us for us, name in times if name not in _LAYOUT]
     own = computing[1 if _has_lead(point.layer) else 0 : -1]
     if not own:
         raise ValueError(f"the delegate did not run {point} by itself; it ran {[name for _, name in times]}")
-    return sum(own) / whole
+    return sum(own) / (_sum(times) + call)
+
+
+def _sum(times: list[tuple[float, str]]) -> float:
+    return sum(us for us, _ in times)
 
 
 def one_layer(point: Point) -> bytes:
