@@ -21,13 +21,18 @@ core."""
 _QUANTILE = 0.05
 _MIN_ROUNDS = 4
 # Yardsticks take at least this part of the time of what they stand beside.
-_PART = 0.05
+_PART = 0.1
 # Worker threads look out for work for tens of milliseconds before they sleep.
 _PAUSE = 0.06
 # Slow-downs in factors of e: runs nearer to the reference than this count most.
 _NEAR = 0.3
+# Seconds that a machine goes on at one speed, about.
+_LASTING = 0.02
 # How much more probable a mixture of both slow-downs is than one alone.
 _MIXED = 0.3
+
+# Deviations in factors of e from which a run was interrupted by something else.
+_INTERRUPTED = 0.7
 
 Times = npt.NDArray[np.float64]
 
@@ -115,18 +120,21 @@ def at_reference(own: Times, beside: Times, quick: Times) -> float:
         True
     """
     slow = beside / quick
-    # Far from the reference, what is wrong with the mixture would count for more.
-    counts = np.exp(-np.square(np.log(slow)).sum(axis=1) / (2 * _NEAR**2)) + 1e-6
+    # Far from the reference, what is wrong with the mixture would count for more. A long run meets other speeds than
+    # the yardsticks around it: to choose it by what they tell would mislead.
+    longer = max(1.0, float(np.median(own)) / _LASTING)
+    counts = np.exp(-np.square(np.log(slow)).sum(axis=1) / (2 * (longer * _NEAR) ** 2)) + 1e-6
     best, least = 0.0, np.inf
     for share in np.linspace(0.0, 1.0, 21):
-        found = np.log(own / (slow @ [share, 1.0 - share]))
-        middle = _median(found, counts)
-        deviation = counts @ np.abs(found - middle) / counts.sum()
+        mixture = slow @ [share, 1.0 - share]
+        found = np.log(own / mixture)
+        away = np.abs(found - _median(found, counts))
         # The deviations of all runs by chance are hundredths: less is no better.
-        loss = np.log(deviation + 1e-2) + _MIXED * (share - 0.5) ** 2
+        loss = np.log(counts @ away / counts.sum() + 1e-2) + longer * _MIXED * (share - 0.5) ** 2
         if loss < least:
-            best, least = middle, loss
-    return float(np.exp(best))
+            kept = counts * (away < _INTERRUPTED)
+            best, least = float(kept @ own / (kept @ mixture)), loss
+    return best
 
 
 def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:

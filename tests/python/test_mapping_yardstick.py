@@ -31,12 +31,15 @@ class Machine:
         """Something that takes so many seconds for each at full speed."""
 
         def run():
-            if self.now >= self._until:
-                self._state = self._random.choice(self._states)
-                self._until = self.now + self._lasting * self._random.uniform(0.2, 1.8)
-            compute, move = self._state
-            disturbed = 1.0 + (3.0 if self._random.random() < 0.02 else 0.02 * self._random.random())
-            self.now += (computing * compute + moving * move) * disturbed
+            left = 1.0 + (3.0 if self._random.random() < 0.02 else 0.02 * self._random.random())
+            while left > 1e-9:
+                if self.now >= self._until:
+                    self._state = self._random.choice(self._states)
+                    self._until = self.now + self._lasting * self._random.uniform(0.2, 1.8)
+                whole = computing * self._state[0] + moving * self._state[1]
+                passed = min(left * whole, max(self._until - self.now, 1e-9))
+                self.now += passed
+                left -= passed / whole
 
         return run
 
@@ -75,6 +78,13 @@ def test_ratios_hold_where_the_speed_never_changes():
     assert found == pytest.approx([sum(thing) for thing in THINGS], rel=0.03)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_that_last_longer_than_a_speed_of_the_machine(seed):
+    machine = Machine([(1.0, 1.0), (1.5, 1.25), (2.0, 1.6)], lasting=0.3, seed=seed)
+    (found,) = machine.measured([(0.25, 0.05)], seconds=30.0)
+    assert found == pytest.approx(0.3, rel=0.1)
+
+
 def test_reference_is_the_quickest_speed():
     machine = Machine([(1.0, 1.0), (2.0, 1.2), (2.0, 1.2)])
     yardsticks = [machine.thing(COMPUTING, 0.0), machine.thing(0.0, MOVING)]
@@ -97,6 +107,6 @@ def test_each_run_stands_between_yardsticks():
     times = in_turns(calls, yardsticks, 0.0, threads=2, clock=lambda: now[0], sleep=slept.append)
     # First each once, and each yardstick once more before it counts.
     assert "".join(log).startswith("abxy" + "xxyya" + "xxyyb") and len(slept) == 8
-    assert "".join(log).endswith("b" + "xxyy" * 2)  # the longer a run, the more of them
+    assert "".join(log).endswith("b" + "xxyy" * 4)  # the longer a run, the more of them
     for (own, beside), seconds in zip(times, (3.0, 200.0), strict=True):
         assert own.tolist() == [seconds] * 4 and beside.tolist() == [[1.0, 2.0]] * 4
