@@ -269,8 +269,7 @@ def yardstick(text: str, library: str | os.PathLike[str] | None = None) -> Timed
 def _share(point: Point, times: list[tuple[float, str]], call: Any) -> float:
     """Return the part that a layer takes of its model's time, without what leads to and from it and the call."""
     computing = [us for us, name in times if name not in _LAYOUT]
-    # An image that is kept to be added is in no cache for what comes after the addition, which counts for it too.
-    own = computing[2 if _has_lead(point.layer) else 0 : None if point.layer.kind == "add" else -1]
+    own = computing[2 if _has_lead(point.layer) else 0 : -1]
     if not own:
         raise ValueError(f"the delegate did not run {point} by itself; it ran {[name for _, name in times]}")
     return sum(own) / (_sum(times) + call)
@@ -283,9 +282,9 @@ def _sum(times: list[tuple[float, str]]) -> float:
 def one_layer(point: Point, added: bool = True) -> bytes:
     """Make a block-sparse `.tflite` of a layer between two small ones, which keep the delegate's own layout.
 
-    An addition stands where networks have it: it adds an image to what two layers have made of it. It is computed along
-    with the second, and the image has to be kept meanwhile. So what it takes is the difference from the same two layers
-    without it, for ``added=False``.
+    An addition stands where networks have it: it adds an image to what two layers have made of it, and another layer
+    comes next. It is computed along with the second, the image has to be kept meanwhile, and the sum is in no cache
+    when it is read. So what it takes is the difference from the same three layers without it, for ``added=False``.
     """
     layer = point.layer
     random = np.random.default_rng(0)
@@ -314,9 +313,11 @@ def one_layer(point: Point, added: bool = True) -> bytes:
         through = builder.conv(image, _inner(random, narrow, layer.channels))
         through = builder.conv(through, _inner(random, layer.channels, narrow))
         image = builder.add(through, image) if added else through
+        image = builder.conv(image, _inner(random, narrow, layer.channels, 0.0))
     else:
         image = builder.mean(image)
-    output = builder.conv(image, _inner(random, _TAIL, layer.filters, 0.5))
+    last = int(builder.tensors[image].shape[-1])
+    output = builder.conv(image, _inner(random, _TAIL, last, 0.5))
     return _converted(builder.build(source, output), point)
 
 
