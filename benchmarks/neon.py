@@ -31,7 +31,9 @@ def loops(disassembly: str) -> dict[tuple[str, int, int], list[str]]:
     """Instructions of the block loop of each kernel, by (kind, block, tile)."""
     found: dict[tuple[str, int, int], list[str]] = {}
     for function in re.split(r"\n(?=[0-9a-f]+ <)", disassembly):
-        name = re.search(r"SpmmI.*?Li(\d)ELi(\d)EE(?:\d+)(Aligned|Unaligned)E", function.split("\n", 1)[0])
+        name = re.search(
+            r"SpmmI.*?Li(\d)ELi(\d)EL[^E]*SpmmSourceE0EE(?:\d+)(Aligned|Unaligned)E", function.split("\n", 1)[0]
+        )
         if not name:
             continue
         matches = re.finditer(r"^\s*([0-9a-f]+):\t([^\n/]*?)\s*(?://[^\n]*)?$", function, re.MULTILINE)

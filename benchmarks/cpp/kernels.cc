@@ -146,8 +146,8 @@ struct Shape {
 constexpr Shape kShapes[] = {{64, 64, 96},    {32, 64, 12544}, {128, 128, 3136},
                              {256, 256, 784}, {512, 512, 196}, {1024, 1024, 49}};
 
-void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, bool aligned, int log2_block, int tile,
-          Shape shape, double zeros) {
+void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, bool aligned, int source, int log2_block,
+          int tile, Shape shape, double zeros) {
   const int32_t block = 1 << log2_block, plane = Plane(shape.pixels);
   const LoweredMatrix matrix = RandomMatrix(shape.rows, shape.columns, block, aligned, zeros);
   std::vector<int32_t> offsets;
@@ -158,7 +158,7 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   const std::vector<float> x = Floats(static_cast<size_t>(shape.columns) * plane + slack);
   std::vector<float> y(static_cast<size_t>(shape.rows) * plane + slack);
   const int32_t vectors = (shape.pixels + table.lanes - 1) / table.lanes, tiles = (vectors + tile - 1) / tile;
-  const kernels::SpmmKernel* kernel = aligned ? table.spmm.aligned[log2_block] : table.spmm.unaligned[log2_block];
+  const kernels::SpmmKernel* kernel = (aligned ? table.spmm.aligned : table.spmm.unaligned)[source][log2_block];
   const auto line = [](const float* p) {
     return (64 - reinterpret_cast<uintptr_t>(p) % 64) % 64 / sizeof(float);  // floats up to a cache line
   };
@@ -239,14 +239,19 @@ void RegisterAll() {
       for (int log2 = 0; log2 < kernels::kSpmmBlocks; log2++) {
         for (int tile = 1; tile <= table.spmm.max_tile[log2]; tile++) {
           for (const Shape& s : kShapes) {
+            const std::string shape =
+                std::to_string(s.columns) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.pixels);
             for (bool aligned : {false, true}) {
-              const std::string shape =
-                  std::to_string(s.columns) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.pixels);
-              Register(Name({table.name, aligned ? "aligned" : "unaligned", std::to_string(1 << log2),
-                             std::to_string(tile), shape}),
-                       [=, &table, &peak](benchmark::State& state) {
-                         Spmm(state, table, peak, aligned, log2, tile, s, 0.8);
-                       });
+              const auto& functions = aligned ? table.spmm.aligned : table.spmm.unaligned;
+              for (int source = 0; source < kernels::kSpmmSources; source++) {
+                if (source > 0 && functions[source][log2][tile] == functions[0][log2][tile]) continue;
+                const std::string kind =
+                    std::string(aligned ? "aligned" : "unaligned") + (source == kernels::kSpmmFar ? "_far" : "");
+                Register(Name({table.name, kind, std::to_string(1 << log2), std::to_string(tile), shape}),
+                         [=, &table, &peak](benchmark::State& state) {
+                           Spmm(state, table, peak, aligned, source, log2, tile, s, 0.8);
+                         });
+              }
             }
           }
         }

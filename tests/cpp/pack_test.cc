@@ -121,7 +121,7 @@ Decoded Decode(const PackedMatrix& packed, int32_t rows, int32_t columns, const 
     row_end += panel.rows + block;  // the kernels read the bias of that many more rows
   }
   EXPECT_EQ(packed.weights.size(), weights_end);
-  EXPECT_EQ(packed.offsets.size(), offsets_end);
+  EXPECT_EQ(packed.offsets.size(), offsets_end + kernels::kSpmmAhead);
   EXPECT_EQ(packed.counts.size(), counts_end);
   EXPECT_EQ(packed.bias.size(), row_end);
   EXPECT_EQ(packed.row_out.size(), row_end);

@@ -31,6 +31,7 @@ class SpmmTester {
 
   SpmmTester& block(int block) { return Set(&block_, block); }
   SpmmTester& aligned(bool aligned) { return Set(&aligned_, aligned); }
+  SpmmTester& source(int source) { return Set(&source_, source); }
   SpmmTester& tile(int tile) { return Set(&tile_, tile); }
   SpmmTester& rows(int rows) { return Set(&rows_, rows); }
   SpmmTester& columns(int columns) { return Set(&columns_, columns); }
@@ -94,7 +95,7 @@ class SpmmTester {
     // Blocks of 1 are packed alike for both kinds.
     EXPECT_EQ(packed.aligned, aligned_ || block_ == 1);
     const auto& table = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
-    const kernels::SpmmKernel kernel = table[packed.log2_block][tile_];
+    const kernels::SpmmKernel kernel = table[source_][packed.log2_block][tile_];
     if (kernel == nullptr || (1 << packed.log2_block) != block_) {
       ADD_FAILURE() << "no such kernel";
       return {};
@@ -106,7 +107,8 @@ class SpmmTester {
       const kernels::PackedMatrix::Panel& panel = packed.panels[p];
       const int32_t steps = packed.aligned ? panel.rows / block_ : panel.rows;
       const Guarded<float> weights(std::vector<float>(whole.weights, whole.weights + panel.blocks * block_));
-      const Guarded<int32_t> offsets(std::vector<int32_t>(whole.offsets, whole.offsets + panel.blocks));
+      const Guarded<int32_t> offsets(
+          std::vector<int32_t>(whole.offsets, whole.offsets + panel.blocks + kernels::kSpmmAhead));
       const Guarded<uint32_t> counts(std::vector<uint32_t>(whole.counts, whole.counts + steps));
       const Guarded<float> biases(std::vector<float>(whole.bias, whole.bias + panel.rows + block_));
       const Guarded<int32_t> row_out(std::vector<int32_t>(whole.row_out, whole.row_out + panel.rows));
@@ -174,16 +176,17 @@ class SpmmTester {
 
   std::string Name() const {
     ::testing::Message name;
-    name << table_.name << (aligned_ ? " aligned" : " unaligned") << " block " << block_ << " tile " << tile_ << ", "
-         << rows_ << " x " << columns_ << ", density " << density_ << ", clamp " << low_ << " to " << high_
-         << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "") << (in_place_ ? " in place" : "")
-         << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", " << panels_ << " panels, slices of "
-         << slice_columns_ << ", seed " << seed_;
+    name << table_.name << (aligned_ ? " aligned" : " unaligned") << (source_ == kernels::kSpmmFar ? " far" : "")
+         << " block " << block_ << " tile " << tile_ << ", " << rows_ << " x " << columns_ << ", density " << density_
+         << ", clamp " << low_ << " to " << high_ << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "")
+         << (in_place_ ? " in place" : "") << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", "
+         << panels_ << " panels, slices of " << slice_columns_ << ", seed " << seed_;
     return name.GetString();
   }
 
   const KernelTable& table_;
-  int block_ = 4, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, slice_columns_ = 0, seed_ = 1;
+  int block_ = 4, source_ = kernels::kSpmmNear, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, slice_columns_ = 0,
+      seed_ = 1;
   bool aligned_ = false, bias_ = true, residual_ = false, in_place_ = false, permuted_ = false, hostile_ = false;
   double density_ = 0.3;
   float low_ = -kInfinity, high_ = kInfinity;
@@ -193,14 +196,18 @@ class SpmmTest : public ::testing::TestWithParam<const KernelTable*> {
  protected:
   const KernelTable& table() const { return *GetParam(); }
 
-  // body(tester) for every kernel of the level.
+  // body(tester) for every kernel of the level, once where both sources have the same.
   template <class Body>
   void ForEachKernel(const Body& body) const {
     for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
       for (int tile = 1; tile <= table().spmm.max_tile[log2_block]; tile++) {
         for (bool aligned : {false, true}) {
-          body(SpmmTester(table()).block(1 << log2_block).tile(tile).aligned(aligned));
-          if (HasFailure()) return;
+          const auto& functions = aligned ? table().spmm.aligned : table().spmm.unaligned;
+          for (int source = 0; source < kernels::kSpmmSources; source++) {
+            if (source > 0 && functions[source][log2_block][tile] == functions[0][log2_block][tile]) continue;
+            body(SpmmTester(table()).block(1 << log2_block).tile(tile).aligned(aligned).source(source));
+            if (HasFailure()) return;
+          }
         }
       }
     }
@@ -214,8 +221,10 @@ TEST_P(SpmmTest, TheTableHasEveryTileUpToTheWidest) {
     EXPECT_LE(widest, kernels::kSpmmMaxTile);
     for (int tile = 0; tile <= kernels::kSpmmMaxTile; tile++) {
       const bool there = tile >= 1 && tile <= widest;
-      EXPECT_EQ(table().spmm.aligned[log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
-      EXPECT_EQ(table().spmm.unaligned[log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+      for (int source = 0; source < kernels::kSpmmSources; source++) {
+        EXPECT_EQ(table().spmm.aligned[source][log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+        EXPECT_EQ(table().spmm.unaligned[source][log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+      }
     }
   }
   EXPECT_GE(table().lanes, 1);
@@ -314,8 +323,8 @@ TEST_P(SpmmTest, PanelsDoNotChangeABit) {
   });
 }
 
-// A tile's width is no more than a way to go through the pixels: one pixel's sum is the same in each.
-TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
+// A tile's width and where its pixels come from are ways to go through the pixels: one pixel's sum is the same in each.
+TEST_P(SpmmTest, TileWidthsAndSourcesDoNotChangeABit) {
   Random random(7);
   for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
     for (bool aligned : {false, true}) {
@@ -328,9 +337,10 @@ TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
       for (int32_t c = 0; c < 11; c++) offset[c] = c * pixels;
       const kernels::PackedMatrix packed =
           kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), pixels, 1, 0);
-      const auto& kernel = (packed.aligned ? table().spmm.aligned : table().spmm.unaligned)[log2_block];
+      const auto& kernel = packed.aligned ? table().spmm.aligned : table().spmm.unaligned;
       std::vector<float> first;
-      for (int width = 1; width <= widest; width++) {
+      for (int turn = 0; turn < kernels::kSpmmSources * widest; turn++) {
+        const int source = turn / widest, width = turn % widest + 1;
         std::vector<float> y(static_cast<size_t>(13) * pixels, 0.0f);
         for (int at = 0; at < widest; at += width) {
           const int now = std::min(width, widest - at);
@@ -339,10 +349,11 @@ TEST_P(SpmmTest, TileWidthsDoNotChangeABit) {
           args.y = y.data() + at * table().lanes;
           args.low = -kInfinity;
           args.high = kInfinity;
-          kernel[now](args);
+          kernel[source][log2_block][now](args);
         }
-        if (width == 1) first = y;
-        EXPECT_TRUE(SameBits(first, y)) << "block " << (1 << log2_block) << ", width " << width;
+        if (turn == 0) first = y;
+        EXPECT_TRUE(SameBits(first, y)) << "block " << (1 << log2_block) << ", source " << source << ", width "
+                                        << width;
       }
     }
   }

@@ -148,6 +148,7 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
       }
     }
   }
+  packed.offsets.insert(packed.offsets.end(), kSpmmAhead, 0);
   return packed;
 }
 
@@ -184,6 +185,7 @@ PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int 
       begin = end;
     }
   }
+  packed.offsets.insert(packed.offsets.end(), kSpmmAhead, 0);
   return packed;
 }
 

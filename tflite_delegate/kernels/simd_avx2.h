@@ -17,6 +17,7 @@ struct Simd {
   static constexpr int kRegisters = 16;
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
+  static constexpr bool kFetchesAhead = true;  // spmm.h
   static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
 
   static Vec Zero() { return _mm256_setzero_ps(); }

@@ -12,7 +12,7 @@ namespace kernels {
 // of B rows in the aligned one; the number of rows is a multiple of B either way.
 struct SpmmArgs {
   const float* weights;    // B a block
-  const int32_t* offsets;  // one a block: where the block's pixels are, in bytes from x
+  const int32_t* offsets;  // one a block: where the block's pixels are, in bytes from x; then kSpmmAhead valid ones
   const uint32_t* counts;  // blocks a step
   const float* bias;       // one a row, then B more that are read but not used
   const int32_t* row_out;  // one a row: where it goes, in floats from y; negative: nowhere
@@ -27,11 +27,18 @@ using SpmmKernel = void (*)(const SpmmArgs&);
 
 constexpr int kSpmmBlocks = 4;  // blocks of 1, 2, 4, 8 rows, indexed by log2
 constexpr int kSpmmMaxTile = 14;
+constexpr int kSpmmAhead = 3;  // blocks
+
+// Where a kernel's pixels come from: near are those that stay in the first-level cache while all rows go by. Others are
+// fetched into it kSpmmAhead blocks before they are needed, on CPUs where that pays.
+enum SpmmSource { kSpmmNear, kSpmmFar };
+constexpr int kSpmmSources = 2;
 
 struct SpmmKernels {
-  int max_tile[kSpmmBlocks];                          // widest tile, in vectors
-  SpmmKernel aligned[kSpmmBlocks][kSpmmMaxTile + 1];  // [log2(block)][tile], null where there is none
-  SpmmKernel unaligned[kSpmmBlocks][kSpmmMaxTile + 1];
+  int max_tile[kSpmmBlocks];  // widest tile, in vectors
+  // [source][log2(block)][tile], null where there is none
+  SpmmKernel aligned[kSpmmSources][kSpmmBlocks][kSpmmMaxTile + 1];
+  SpmmKernel unaligned[kSpmmSources][kSpmmBlocks][kSpmmMaxTile + 1];
 };
 
 }  // namespace kernels

@@ -23,7 +23,7 @@
 namespace block_sparse {
 namespace kernels {
 
-template <class Simd, int kBlock, int kTile>
+template <class Simd, int kBlock, int kTile, SpmmSource kSource>
 class Spmm {
   using Vec = typename Simd::Vec;
   using Weights = typename Simd::template Weights<kBlock>;
@@ -40,6 +40,13 @@ class Spmm {
       const Weights block(weights);
       const float* pixels = reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + *offsets);
       asm("" : "+r"(pixels));  // one register, so that neighbouring loads can be one instruction
+      if constexpr (kSource == kSpmmFar) {
+        const char* ahead = reinterpret_cast<const char*>(x) + offsets[kSpmmAhead];
+        asm("" : "+r"(ahead));
+        constexpr int kLine = 64, kBytes = kTile * Simd::kLanes * static_cast<int>(sizeof(float));
+        Unroll<(kBytes + kLine - 1) / kLine>(
+            [&](auto line) __attribute__((always_inline)) { __builtin_prefetch(ahead + line * kLine); });
+      }
       Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
         // More than two in flight would put accumulators on the stack where registers are tight.
         if constexpr (t % 2 == 0 && (kBlock + 1) * kTile + 1 > Simd::kRegisters) asm volatile("" ::: "memory");
@@ -109,21 +116,30 @@ class Spmm {
   }
 };
 
-template <class Simd, int kLog2Block, int... kTile>
+template <class Simd, int kLog2Block, SpmmSource kSource, int... kTile>
 constexpr void FillSpmmBlock(SpmmKernels& table, std::integer_sequence<int, kTile...>) {
   constexpr int kBlock = 1 << kLog2Block;
+  // Where nothing is fetched ahead, both sources have the same kernels. So have blocks of one row, which are held up by
+  // loading anyway.
+  constexpr SpmmSource kOwn = Simd::kFetchesAhead && kBlock > 1 ? kSource : kSpmmNear;
   table.max_tile[kLog2Block] = Simd::kMaxTile[kLog2Block];
-  ((table.aligned[kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1>::Aligned), ...);
-  ((table.unaligned[kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1>::Unaligned), ...);
+  ((table.aligned[kSource][kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1, kOwn>::Aligned), ...);
+  ((table.unaligned[kSource][kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1, kOwn>::Unaligned), ...);
+}
+
+template <class Simd, SpmmSource kSource>
+constexpr void FillSpmmSource(SpmmKernels& table) {
+  FillSpmmBlock<Simd, 0, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[0]>());
+  FillSpmmBlock<Simd, 1, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[1]>());
+  FillSpmmBlock<Simd, 2, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[2]>());
+  FillSpmmBlock<Simd, 3, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[3]>());
 }
 
 template <class Simd>
 constexpr SpmmKernels MakeSpmmKernels() {
   SpmmKernels table = {};
-  FillSpmmBlock<Simd, 0>(table, std::make_integer_sequence<int, Simd::kMaxTile[0]>());
-  FillSpmmBlock<Simd, 1>(table, std::make_integer_sequence<int, Simd::kMaxTile[1]>());
-  FillSpmmBlock<Simd, 2>(table, std::make_integer_sequence<int, Simd::kMaxTile[2]>());
-  FillSpmmBlock<Simd, 3>(table, std::make_integer_sequence<int, Simd::kMaxTile[3]>());
+  FillSpmmSource<Simd, kSpmmNear>(table);
+  FillSpmmSource<Simd, kSpmmFar>(table);
   return table;
 }
 

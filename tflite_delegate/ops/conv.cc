@@ -178,7 +178,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
   const int panels = std::max(1, std::min(pieces / tile_count, weights_.rows / 32));
 
-  const int32_t slice_bytes = SliceBytes(plane, std::min(vectors, widest_) * lanes_, 1 << log2_block);
+  const int64_t tile_bytes = TileBytes(std::min(vectors, widest_) * lanes_);
+  const int32_t slice_bytes = SliceBytes(plane, tile_bytes, 1 << log2_block);
   if (weights_.dense != nullptr) {
     packed_ = kernels::PackDense(weights_.dense, weights_.rows, static_cast<int32_t>(column_offset.size()), dense_block,
                                  weights_.bias, column_offset.data(), output_.planes.plane, panels, slice_bytes);
@@ -188,7 +189,10 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     if (!again_) weights_.sparse = LoweredMatrix();
   }
   strided_ = kernels.strided;
-  kernels_ = packed_.aligned ? kernels.spmm.aligned[packed_.log2_block] : kernels.spmm.unaligned[packed_.log2_block];
+  // Somewhat more than the first-level cache holds: what is there anyway is fetched in vain.
+  constexpr int64_t kNearBytes = 40 << 10;
+  const int source = tile_bytes / packed_.slices > kNearBytes ? kernels::kSpmmFar : kernels::kSpmmNear;
+  kernels_ = (packed_.aligned ? kernels.spmm.aligned : kernels.spmm.unaligned)[source][packed_.log2_block];
   return true;
 }
 
@@ -205,17 +209,26 @@ Conv::Phase Conv::PhaseAt(int32_t y, int32_t x) const {
   return phase;
 }
 
-// How far apart in memory the planes of a slice may lie, for tiles of `pixels`; 0 for one slice of all. What a slice
-// reads for a tile is to stay in the first-level cache while all rows of a panel go by, but a slice is to have so many
-// multiply-adds that they make up for reading and writing the sums once more.
-int32_t Conv::SliceBytes(int32_t plane, int32_t pixels, int32_t block) const {
-  const int64_t cache = kTilings[tiling_].cache_bytes;
-  if (cache == 0) return 0;
-  constexpr int64_t kBlocksPerRow = 16;
+// What a tile of `pixels` reads of all planes, in bytes.
+int64_t Conv::TileBytes(int32_t pixels) const {
   const int64_t row = output_.planes.row, height = options_.kernel_height, line = kernels::kMaxLanes;
   const int64_t reach = std::min(height * (pixels + 2 * line), (height - 1) * row + pixels + 2 * line);
-  const int64_t planes = input_.dims[3] * (in_place_ ? int64_t{1} : static_cast<int64_t>(phases_.size()));
-  const int64_t planes_in_cache = std::max<int64_t>(1, cache / (reach * static_cast<int64_t>(sizeof(float))));
+  return Planes() * reach * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t Conv::Planes() const {
+  return input_.dims[3] * (in_place_ ? int64_t{1} : static_cast<int64_t>(phases_.size()));
+}
+
+// How far apart in memory the planes of a slice may lie, for tiles that read `tile_bytes`; 0 for one slice of all. What
+// a slice reads for a tile is to stay in the first-level cache while all rows of a panel go by, but a slice is to have
+// so many multiply-adds that they make up for reading and writing the sums once more.
+int32_t Conv::SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const {
+  const int64_t cache = kTilings[tiling_].cache_bytes;
+  if (cache == 0 || tile_bytes == 0) return 0;
+  constexpr int64_t kBlocksPerRow = 16;
+  const int64_t planes = Planes();
+  const int64_t planes_in_cache = std::max<int64_t>(1, cache * planes / tile_bytes);
   const int64_t values = weights_.dense != nullptr ? static_cast<int64_t>(weights_.rows) * weights_.columns
                                                    : static_cast<int64_t>(weights_.sparse.values.size());
   const int64_t slices =

@@ -61,7 +61,9 @@ class Conv : public graph::Op {
   };
 
   Phase PhaseAt(int32_t y, int32_t x) const;
-  int32_t SliceBytes(int32_t plane, int32_t pixels, int32_t block) const;
+  int64_t TileBytes(int32_t pixels) const;
+  int64_t Planes() const;
+  int32_t SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const;
   void Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const;
 
   ConvOptions options_;
