@@ -80,17 +80,19 @@ class Point:
         return 1 if self.scheme.startswith("pattern") else int(sizes.split("x")[0])
 
     def costs(self) -> list[float]:
-        """Count what takes time: a call, multiply-adds, addresses, values read, written, and weights."""
+        """Count a call, multiply-adds, addresses, values read and written, weights, and values read with a stride."""
         layer = self.layer
         kept = 1.0 - self.zeros
         macs = kept * layer.macs
         source = layer.height * layer.width * layer.channels
-        return [1.0, macs, macs / self.rows, source, layer.pixels * layer.filters, kept * layer.weights]
+        # A convolution with a stride reads a copy that is made first.
+        strided = source if layer.stride > 1 else 0
+        return [1.0, macs, macs / self.rows, source, layer.pixels * layer.filters, kept * layer.weights, strided]
 
     def place(self) -> list[float]:
         """Coordinates in which near points have like latencies."""
         layer = self.layer
-        sizes = (layer.pixels, layer.channels, layer.filters, self.rows, 1.0 - self.zeros, layer.stride)
+        sizes = (layer.pixels, layer.channels, layer.filters, self.rows, 1.0 - self.zeros, layer.stride**2)
         return [math.log(size) for size in (*sizes, math.prod(layer.kernel))]
 
 
@@ -113,9 +115,9 @@ class LatencyTable:
     """Measured latencies of layers, and predictions for others.
 
     The latency of a layer that was measured is what was measured. Others follow the law ``sum_i c_i * n_i``, whose
-    ``n_i`` count multiply-adds, addresses, values read and written, and weights, with one set of ``c_i >= 0`` for each
-    type of layer and structure (least squares of the relative errors), times the deviation that measured layers of
-    nearly the same size have from it.
+    ``n_i`` count multiply-adds, addresses, values read, written and read with a stride, and weights, with one set of
+    ``c_i >= 0`` for each type of layer and structure (least squares of the relative errors), times the deviation that
+    measured layers of nearly the same size have from it.
 
     Args:
         entries: microseconds of each point.
