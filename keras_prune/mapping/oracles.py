@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
@@ -25,6 +26,8 @@ _CANDIDATES, _NEAR_BEST = 64, 4
 # are more likely to win than many.
 _KEPT = 0.75
 REWARD = "reward"
+# What becomes of a trial's metrics in the names of those of a finalist.
+_FINAL = "final_"
 
 
 class PlanOracle(keras_tuner.Oracle):
@@ -85,6 +88,14 @@ class PlanOracle(keras_tuner.Oracle):
                 return {"status": "RUNNING", "values": values}
         return {"status": "STOPPED", "values": None}
 
+    def note_final(self, trial: Any, measured: dict[str, float], steps: int) -> None:
+        """Keep with a trial what it came to as a finalist, trained for so many steps."""
+        for name, value in measured.items():
+            if not trial.metrics.exists(_FINAL + name):
+                trial.metrics.register(_FINAL + name, direction="max")
+            trial.metrics.update(_FINAL + name, value, step=steps)
+        self._save_trial(trial)
+
     def save(self) -> None:
         """Write the state, whole or not at all."""
         with files.replacing(self._get_oracle_fname()) as aside:
@@ -95,6 +106,10 @@ class PlanOracle(keras_tuner.Oracle):
         super().reload()
         waiting = {*self.end_order, *self._retry_queue}
         self._retry_queue += sorted(set(self.trials) - waiting, reverse=True)
+
+    def _save_trial(self, trial: Any) -> None:
+        with files.replacing(Path(self._get_trial_dir(trial.trial_id)) / "trial.json") as aside:
+            trial.save(str(aside))
 
 
 class PolicyGradientOracle(PlanOracle):
@@ -174,7 +189,7 @@ class BayesianOracle(PlanOracle, keras_tuner.oracles.BayesianOptimizationOracle)
 
     def propose(self, number: int, attempt: int) -> Values:
         rng = np.random.default_rng([self.seed, number, attempt])
-        ended = [trial for trial in self.get_best_trials(len(self.trials)) if trial.status == "COMPLETED"]
+        ended = completed(self.get_best_trials(len(self.trials)))
         candidates = [self.space.meet(self._drawn(rng)) for _ in range(_CANDIDATES)]
         for trial in ended[:_NEAR_BEST]:
             for _ in range(_CANDIDATES // _NEAR_BEST):
@@ -204,6 +219,24 @@ class BayesianOracle(PlanOracle, keras_tuner.oracles.BayesianOptimizationOracle)
 
 ORACLES: dict[str, type[PlanOracle]] = {"policy_gradient": PolicyGradientOracle, "bayesian": BayesianOracle}
 """What ``plan(..., oracle=...)`` knows."""
+
+
+def completed(trials: Iterable[Any]) -> list[Any]:
+    """Return those of trials that have ended, the best first; of equal ones the earlier."""
+    found = [trial for trial in trials if trial.status == "COMPLETED"]
+    return sorted(found, key=lambda trial: (-float(trial.score), int(trial.trial_id)))
+
+
+def final(trial: Any, steps: int) -> dict[str, float] | None:
+    """Return what a trial came to as a finalist, or None if it was none with so many steps."""
+    found = {
+        name.removeprefix(_FINAL): float(seen.mean())
+        for name, history in trial.metrics.metrics.items()
+        if name.startswith(_FINAL)
+        for seen in history.get_history()
+        if seen.step == steps
+    }
+    return found or None
 
 
 def _hyperparameters(space: Space) -> Any:

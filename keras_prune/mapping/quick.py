@@ -17,7 +17,9 @@ class QuickAccuracy:
     """Measures plans: prunes the model at once, trains it for some steps under the masks, evaluates, and restores it.
 
     All plans begin with the same weights and optimizer, and see the same batches if ``train`` holds arrays, so that
-    their accuracies differ by the plans alone. A plan without zeros is evaluated as the model is, without training.
+    their accuracies differ by the plans alone. A constant learning rate falls to nought over the second half of the
+    steps: without, the accuracy after one step is points from that after the next. A plan without zeros is evaluated as
+    the model is, without training.
 
     Args:
         model: a built and compiled Keras model; the optimizer and learning rate that it is compiled with are used.
@@ -84,13 +86,20 @@ class QuickAccuracy:
             for variable, value in before:
                 variable.assign(value)
 
-    def longer(self, steps: int, validation: Any) -> QuickAccuracy:
-        """Return the same with other steps and data to evaluate with, for instance to compare the plans found.
+    def longer(self, steps: int, validation: Any = None, seed: int | None = None) -> QuickAccuracy:
+        """Return the same with other steps, for instance to compare the plans found.
 
         Both share the model's training step, which is not traced anew for either.
+
+        Args:
+            steps: training steps for each plan.
+            validation: other data to evaluate with.
+            seed: chooses other samples of arrays, so that what was luck with the first ones is not with these.
         """
-        options: dict[str, Any] = {"batch_size": self.batch_size, "metric": self.metric, "seed": self.seed}
-        other = QuickAccuracy(self.model, self.train, validation, steps=steps, **options)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "metric": self.metric}
+        options["seed"] = self.seed if seed is None else seed
+        data = self.validation if validation is None else validation
+        other = QuickAccuracy(self.model, self.train, data, steps=steps, **options)
         other._targets = self._targets
         return other
 
@@ -120,12 +129,13 @@ class QuickAccuracy:
             self.model.make_train_function(force=True)
 
     def _fit(self) -> None:
+        options: dict[str, Any] = {"callbacks": [_Falling(self.steps)], "shuffle": False, "verbose": 0}
         if isinstance(self._samples, tuple):
             inputs, targets = self._samples
-            self.model.fit(inputs, targets, batch_size=self.batch_size, shuffle=False, verbose=0)
+            self.model.fit(inputs, targets, batch_size=self.batch_size, **options)
             return
         data = self._samples.repeat() if hasattr(self._samples, "repeat") else self._samples
-        self.model.fit(data, steps_per_epoch=self.steps, shuffle=False, verbose=0)
+        self.model.fit(data, steps_per_epoch=self.steps, **options)
 
     def _evaluate(self) -> float:
         data = self.validation
@@ -140,6 +150,24 @@ class QuickAccuracy:
             )
         value = float(found[self.metric])
         return value if math.isfinite(value) else 0.0  # what diverged knows nothing
+
+
+class _Falling(keras.callbacks.Callback):
+    """Lets a constant learning rate fall to nought in the second half; schedules are left as they are."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.first: float | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        optimizer = self.model.optimizer
+        if isinstance(getattr(optimizer, "_learning_rate", None), keras.Variable):
+            self.first = float(optimizer.learning_rate.numpy())
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self.first is not None:
+            self.model.optimizer.learning_rate = self.first * min(1.0, 2.0 * (1.0 - batch / self.steps))
 
 
 def _drawn(data: tuple[Any, Any], count: int, seed: int) -> tuple[Any, Any]:

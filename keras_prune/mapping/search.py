@@ -28,6 +28,8 @@ ORACLES = ("policy_gradient", "bayesian")
 # Where a search for the least latency begins: between dense and the fastest, in logarithms of the latency.
 _STARTS = (0.25, 0.5, 0.75)
 _FEWEST_STARTS = 2
+# How many times the steps of a trial a finalist is trained for.
+_LONGER = 4
 
 
 def _say(line: str) -> None:
@@ -42,20 +44,33 @@ class Search:
     structures and blocks, and single structures and blocks in all layers; the oracle proposes the others. A proposal is
     changed as little as it takes to meet the target before it is tried.
 
+    The best of many short trainings is partly luck. The best few plans, that of the rules always among them, are
+    therefore trained again, longer and on other samples, and the best of these *finalists* is returned: one halving, to
+    fewer plans and more steps each, of Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
+    Hyperparameter Optimization", AISTATS 2016. Where the least latency is searched for, half of the finalists are plans
+    that are faster still and lost little too much in the short training; if all finalists lose too much, the plans next
+    to them become finalists until one does not.
+
     Results are kept in ``directory``; the same call goes on where it was interrupted, or with more ``trials``. The best
     plan so far is always in its ``best.json``. Several machines search together as KerasTuner's documentation says, by
     the environment variables ``KERASTUNER_TUNER_ID``, ``KERASTUNER_ORACLE_IP`` and ``KERASTUNER_ORACLE_PORT``; the
-    chief's call returns the best plan of all, a worker's call the best of those that were known when its last trial
-    ended.
+    chief's call trains the finalists and returns the best plan of all, a worker's call the best of those that were
+    known when its last trial ended.
 
     Args:
         train, validation: data, see :class:`keras_prune.mapping.QuickAccuracy`; the model must be compiled.
-        accuracy: a function of the plan that returns the accuracy to expect, a fraction, instead of the two.
+        accuracy: a function of the plan that returns the accuracy to expect, a fraction, instead of the two. Then there
+            are finalists only if ``final_accuracy`` is given too.
         oracle: ``"policy_gradient"`` or ``"bayesian"``; the latter needs scikit-learn too.
         trials: how many plans are tried.
         directory: where results are kept.
         seed: of the proposals and of the training samples; the same seed gives the same plan.
         steps, batch_size, metric: see :class:`keras_prune.mapping.QuickAccuracy`.
+        finalists: how many plans are trained longer at the end; with 0 or 1 none is.
+        final_steps: training steps of each finalist; by default four times ``steps``. None is trained if these are no
+            more than ``steps``.
+        final_accuracy: a function such as ``accuracy``, more exact and dearer, to measure finalists with instead. Its
+            results are kept as those of ``final_steps``.
         progress: called with a line of text for each trial; by default it is printed to standard error.
 
     Raises:
@@ -86,6 +101,9 @@ class Search:
     steps: int = 100
     batch_size: int = 64
     metric: str = "accuracy"
+    finalists: int = 4
+    final_steps: int | None = None
+    final_accuracy: Callable[[Plan], float] | None = None
     progress: Callable[[str], None] = _say
 
     def __post_init__(self) -> None:
@@ -99,6 +117,8 @@ class Search:
             raise ValueError(f"trials must be at least 1, but is {self.trials}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
+        if self.finalists < 0:
+            raise ValueError(f"finalists must not be negative, but is {self.finalists}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,20 +154,14 @@ def run(problem: Problem, settings: Search) -> Plan:
     oracles, tuner = _keras_tuner(settings.oracle)
     space = make_space(problem)
     starts = first_plans(problem, space)[: max(_FEWEST_STARTS, settings.trials // 4)]
-    accuracy = settings.accuracy or QuickAccuracy(
-        problem.model,
-        settings.train,
-        settings.validation,
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        metric=settings.metric,
-        seed=settings.seed,
-    )
+    accuracy, final_accuracy, final_steps = _measures(problem, settings)
     directory = Path(settings.directory)
     _claim(directory, problem, space, settings)
     oracle = oracles.ORACLES[settings.oracle](space, starts, settings.trials, settings.seed)
-    goal = Goal(problem.wanted, accuracy, problem.plan([own[0] for own in space.options]))
-    searcher = tuner.PlanTuner(oracle, problem, space, goal, directory, settings)
+    dense = problem.plan([own[0] for own in space.options])
+    goal = Goal(problem.wanted, accuracy, dense)
+    finals = Finals(Goal(problem.wanted, final_accuracy, dense), final_steps) if final_accuracy is not None else None
+    searcher = tuner.PlanTuner(oracle, problem, space, goal, finals, directory, settings)
     try:
         searcher.search()
     except KeyboardInterrupt:
@@ -158,6 +172,28 @@ def run(problem: Problem, settings: Search) -> Plan:
             accuracy.release()
     best: Plan = searcher.best()
     return best
+
+
+Accuracy = Callable[[Plan], float]
+
+
+def _measures(problem: Problem, settings: Search) -> tuple[Accuracy, Accuracy | None, int]:
+    """Return what measures plans, what measures finalists if any, and the latter's steps."""
+    steps = settings.final_steps if settings.final_steps is not None else _LONGER * settings.steps
+    accuracy, longer = settings.accuracy, settings.final_accuracy
+    if accuracy is None:
+        accuracy = QuickAccuracy(
+            problem.model,
+            settings.train,
+            settings.validation,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            metric=settings.metric,
+            seed=settings.seed,
+        )
+        if longer is None and steps > settings.steps:
+            longer = accuracy.longer(steps, seed=settings.seed + 1)
+    return accuracy, longer if settings.finalists > 1 else None, steps
 
 
 @dataclasses.dataclass
@@ -190,6 +226,19 @@ class Goal:
     def met(self, reward: float) -> bool:
         """Tell whether a plan with such a reward meets the target."""
         return self.wanted.kind != "points" or reward >= 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Finals:
+    """How finalists are measured.
+
+    Args:
+        goal: measures.
+        steps: that they are trained for; what results are found again by.
+    """
+
+    goal: Goal
+    steps: int
 
 
 def make_space(problem: Problem) -> Space:

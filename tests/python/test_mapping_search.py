@@ -9,6 +9,7 @@ import math
 import socket
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -188,6 +189,151 @@ def test_other_searches_and_errors(network, table, tmp_path, monkeypatch):
         search(network, table, tmp_path / "w", trials=2)
 
 
+# Finalists
+
+
+def lucky_accuracy(made: Plan) -> float:
+    """Accuracy after few steps: 0.03 points of luck, which a plan has or has not, whoever asks."""
+    told = repr([(p.scheme, p.zeros) for p in made.layers]).encode()
+    return fake_accuracy(made) + float(np.random.default_rng(zlib.crc32(told)).normal(0.0, 0.03))
+
+
+def accuracies(table, directory, network, target="1.5x"):
+    """True accuracy, latency and number of each plan that was tried, by the table and the trial's values alone."""
+    sizes = {use.path: use.layer for use in uses(network)}
+    rest = sum(table.predict(Point(sizes[path])) for path in ("stem", "classifier"))
+    found = []
+    for number, values, _ in trials(directory):
+        ms, accuracy = rest, 0.9
+        for path in WEIGHTS:
+            zeros = values[f"{path} zeros"] / 100
+            scheme = values[f"{path} structure"] if zeros else "dense"
+            ms += table.predict(Point(sizes[path], scheme, zeros))
+            accuracy -= WEIGHTS[path] * BLOCKS[scheme] * zeros**2
+        found.append((accuracy, ms / 1e3, int(number)))
+    return found
+
+
+@pytest.mark.parametrize("oracle", ["policy_gradient", "bayesian"])
+def test_finalists_tell_the_best_plan_from_the_luckiest(network, table, tmp_path, oracle):
+    arguments = {"accuracy": lucky_accuracy, "trials": 16, "oracle": oracle, "seed": 2}
+    luckiest = search(network, table, tmp_path / "s", **arguments)
+    tried = accuracies(table, tmp_path / "s", network)
+    best = max(accuracy for accuracy, _, _ in tried)
+    assert fake_accuracy(luckiest) < best - 0.003
+    asked = []
+
+    def measured(made):
+        asked.append(made)
+        return fake_accuracy(made)
+
+    # As many finalists as trials: the truly best. The trials are those of before.
+    found = search(network, table, tmp_path / "s", **arguments, final_accuracy=measured, finalists=16)
+    assert fake_accuracy(found) == pytest.approx(best, abs=1e-9)
+    assert len(asked) == len(tried) and Plan.from_json((tmp_path / "s" / "best.json").read_text()) == found
+    assert "% before it was trained longer as a finalist" in found.report()
+    # Of few finalists the best; among them always the plan of the rules, which is the first trial.
+    found = search(network, table, tmp_path / "t", **arguments, final_accuracy=fake_accuracy)
+    scores = {int(number): score for number, _, score in trials(tmp_path / "t")}
+    four = sorted(scores, key=lambda number: -scores[number])[:4]
+    assert 0 not in four  # or else there was nothing to see
+    four[3] = 0
+    true = {number: accuracy for accuracy, _, number in accuracies(table, tmp_path / "t", network)}
+    assert finalists(tmp_path / "t") == pytest.approx({number: true[number] for number in four}, abs=1e-9)
+    assert fake_accuracy(found) == pytest.approx(max(true[number] for number in four), abs=1e-9)
+
+
+def finalists(directory, steps=400):
+    """The accuracy of each finalist, by the number of its trial."""
+    found = {}
+    for path in sorted(directory.glob("trial_*/trial.json")):
+        trial = json.loads(path.read_text())
+        for seen in trial["metrics"]["metrics"].get("final_accuracy", {"observations": []})["observations"]:
+            if seen["step"] == steps:
+                (found[int(trial["trial_id"])],) = seen["value"]
+    return found
+
+
+def test_finalists_of_a_search_for_the_least_latency(network, table, tmp_path):
+    def pessimistic(made):  # two points too little after few steps, whatever the plan
+        return fake_accuracy(made) - (0.02 if made.pruned else 0.0)
+
+    arguments = {"trials": 24, "seed": 1, "finalists": 6}
+    target = "4 points"
+    without = search(network, table, tmp_path / "s", target, accuracy=pessimistic, **arguments)
+    found = search(
+        network, table, tmp_path / "s", target, accuracy=pessimistic, final_accuracy=fake_accuracy, **arguments
+    )
+    tried = accuracies(table, tmp_path / "s", network)
+    fastest = min(ms for accuracy, ms, _ in tried if accuracy >= 0.86)
+    assert without.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.88))
+    assert fake_accuracy(found) >= 0.86 and fastest <= found.predicted_ms * (1 + 1e-9)
+    assert found.predicted_ms < without.predicted_ms  # faster plans that seemed to lose too much were finalists
+    assert len(finalists(tmp_path / "s")) == 6
+
+    def optimistic(made):
+        return fake_accuracy(made) + (0.02 if made.pruned else 0.0)
+
+    # All that seemed to meet the target by less than two points lose too much: finalists until one does not.
+    arguments["finalists"] = 2
+    found = search(
+        network, table, tmp_path / "t", target, accuracy=optimistic, final_accuracy=fake_accuracy, **arguments
+    )
+    tried = accuracies(table, tmp_path / "t", network)
+    assert found.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.86))
+    ended = finalists(tmp_path / "t")
+    assert len(ended) > 2 and sum(accuracy >= 0.86 for accuracy in ended.values()) == 1
+    # None does: the file of the best plan so far is gone again.
+    with pytest.raises(ValueError, match="none of 2 trials met the target"):
+        search(
+            network, table, tmp_path / "u", target, accuracy=optimistic, trials=2,
+            final_accuracy=lambda made: fake_accuracy(made) - (0.9 if made.pruned else 0.0),
+        )  # fmt: skip
+    assert not (tmp_path / "u" / "best.json").exists()
+
+
+def test_interrupted_finalists_go_on(network, table, tmp_path):
+    asked, said, tried = [], [], []
+
+    def accuracy(made):
+        tried.append(made)
+        return lucky_accuracy(made)
+
+    def interrupted(made):
+        asked.append(made)
+        if len(asked) in (1, 4):
+            raise KeyboardInterrupt
+        return fake_accuracy(made)
+
+    arguments = {"accuracy": accuracy, "trials": 8, "seed": 2, "progress": said.append}
+    arguments["final_accuracy"] = interrupted
+    bests = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(network, table, tmp_path / "s", **arguments)
+        assert "interrupted; the same call goes on. best" in said[-1]
+        bests.append(Plan.from_json((tmp_path / "s" / "best.json").read_text()))
+    # The best by the trials before there are finalists, then the best of these.
+    assert lucky_accuracy(bests[0]) == max(map(lucky_accuracy, tried))
+    assert fake_accuracy(bests[1]) == max(map(fake_accuracy, asked[1:3]))
+    made = search(network, table, tmp_path / "s", **arguments)
+    assert len(asked) == 6 and len(tried) == 8 and fake_accuracy(made) == max(map(fake_accuracy, asked))
+    assert said[-1].startswith("search: finalist 4 of 4, accuracy ")
+    # All is done: the same plan again. Others are trained with other steps, or after more trials.
+    assert search(network, table, tmp_path / "s", **arguments) == made and len(asked) == 6
+    assert search(network, table, tmp_path / "s", **arguments, final_steps=800).layers[1].zeros >= 0.0
+    assert len(asked) == 10 and set(finalists(tmp_path / "s")) == set(finalists(tmp_path / "s", 800))
+    more = search(network, table, tmp_path / "s", **{**arguments, "trials": 12})
+    assert len(tried) == 12 and fake_accuracy(more) == max(fake_accuracy(made) for made in asked)
+    # None: as many as one could ask for in vain.
+    asked.clear()
+    for finalists_ in (0, 1):
+        search(network, table, tmp_path / str(finalists_), **arguments, finalists=finalists_)
+    assert not asked
+    with pytest.raises(ValueError, match="finalists must not be negative"):
+        search(network, table, tmp_path / "v", finalists=-1)
+
+
 def test_chief_and_worker(network, table, tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -195,7 +341,7 @@ def test_chief_and_worker(network, table, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
-    tried, serving = [], threading.Event()
+    tried, measured, serving = [], [], threading.Event()
     oracle_chief = pytest.importorskip("keras_tuner.src.distribute.oracle_chief")
     start_server = oracle_chief.start_server
 
@@ -207,15 +353,20 @@ def test_chief_and_worker(network, table, tmp_path, monkeypatch):
         tried.append(made)
         return fake_accuracy(made)
 
+    def final_accuracy(made):
+        measured.append(made)
+        return fake_accuracy(made)
+
     monkeypatch.setattr(oracle_chief, "start_server", started)
-    arguments = {"trials": 12, "accuracy": accuracy, "seed": 3}
+    arguments = {"trials": 12, "accuracy": accuracy, "seed": 3, "final_accuracy": final_accuracy}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         chief = pool.submit(search, network, table, tmp_path / "chief", **arguments)
         assert serving.wait(60)
         monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner0")
         worker = search(network, table, tmp_path / "worker", **arguments)
         made = chief.result(60)
-    # The chief tries nothing itself; alone, one process finds the same.
+    # The chief tries nothing itself, but measures the finalists; alone, one process finds the same.
+    assert len(measured) == len(finalists(tmp_path / "chief")) == 4
     assert len(tried) == 12 and len(trials(tmp_path / "chief")) == 12 and not trials(tmp_path / "worker")
     for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
         monkeypatch.delenv(name)
@@ -331,6 +482,8 @@ def made_plan(model):
 
 
 def test_quick_accuracy_is_that_of_training_under_the_masks(trainable, images):
+    import keras
+
     model, made = trainable, made_plan(trainable)
     assert len(made.pruned) == 2
     measured = QuickAccuracy(model, images, images, steps=5, batch_size=8, metric="loss")
@@ -346,7 +499,13 @@ def test_quick_accuracy_is_that_of_training_under_the_masks(trainable, images):
     order = np.random.default_rng(0).permutation(40)
     unpruned = model.evaluate(*images, batch_size=256, verbose=0)[0]
     prune = Prune(made.structures(), lambda step: (step == 0, made.zeros), layers=[p.path for p in made.pruned])
-    model.fit(images[0][order], images[1][order], batch_size=8, shuffle=False, callbacks=[prune], verbose=0)
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            model.optimizer.learning_rate = (1e-3, 1e-3, 1e-3, 0.8e-3, 0.4e-3)[batch]
+
+    callbacks = [prune, Rates()]
+    model.fit(images[0][order], images[1][order], batch_size=8, shuffle=False, callbacks=callbacks, verbose=0)
     assert model.evaluate(*images, batch_size=256, verbose=0)[0] == pytest.approx(first, rel=1e-4)
     assert first != pytest.approx(unpruned, rel=1e-3)
 
@@ -413,3 +572,6 @@ def test_search_by_training(trainable, images, tmp_path):
     assert {p.path for p in found.pruned} == {"one", "two"} and "search: of the best plan" in found.report()
     assert all(getattr(v, "constraint", None) is None for v in trainable.trainable_variables)
     assert all(np.array_equal(a, b) for a, b in zip(before, trainable.get_weights(), strict=True))
+    assert max(finalists(tmp_path / "s", steps=4).values()) == pytest.approx(
+        QuickAccuracy(trainable, images, images, steps=4, batch_size=8, seed=1)(found), abs=1e-6
+    )
