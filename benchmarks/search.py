@@ -2,20 +2,23 @@
 
 For each seed a dense demo network is trained and kept. For each target the rules make a plan; each structure and block
 is given to all layers, with the zeros that just meet the target's latency; and each oracle searches. All plans are then
-pruned at once and trained on with the same images, steps and learning rate, longer than in the search, and evaluated on
-the test images, which no search has seen. Latencies are predicted by a table of the network's own layers, measured on
-this machine first.
+pruned at once and trained on with the same steps and learning rate, longer than in the search and on images in another
+order, and evaluated on the test images, which no search has seen. Latencies are predicted by a table of the network's
+own layers, measured on this machine first.
 
-Writes ``build/bench/search.jsonl``, one line a plan. A plan whose line is there is not made again, so that the
-benchmark can be stopped at any time (Ctrl-C) and goes on when called again, a half-done search included. ``--table``
-writes the table and the plot of accuracy against latency into docs/mapping.md and draws ``build/bench/search.png``.
+Writes ``build/bench/search.jsonl``, one line a plan: first those of the rules and the searches, then one structure
+and block after the other, the smallest first. A plan whose line is there is not made again, so that the benchmark can be
+stopped at any time (Ctrl-C) and goes on when called again, a half-done search included. ``--table`` writes the table
+and the plot of accuracy against latency into docs/mapping.md and draws ``build/bench/search.png``.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import re
 import statistics
 import sys
 import time
@@ -33,24 +36,28 @@ from keras_prune.mapping import LatencyTable, Plan, Point
 
 OUTPUT, PAGE = Path("build/bench"), Path("docs/mapping.md")
 SEEDS = (0, 1, 2)
-TARGETS = ("2x", "3x")
+TARGETS = ("2x", "2.5x")
 ORACLES = ("policy_gradient", "bayesian")
 HELD_OUT = 50_000
 """Training images from this one on are what searches evaluate with."""
 RULES, SINGLE, SEARCH = "rules", "single", "search"
+TRIAL, FINAL, TEST = "trial", "final", "test"
 _MOST_ZEROS = 0.98
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to train and search, for half an hour on one core.
+    """How long to train and search, for three quarters of an hour on one core.
 
     Args:
         dense_images: images of the dense training.
         trials: plans that a search tries.
         trial_steps: training steps of each.
         trial_images: images that each is evaluated with.
+        finalists: plans that a search trains longer at the end.
+        final_steps: training steps of each.
+        final_images: images that each is evaluated with.
         steps: training steps of the plans that are compared.
         batch_size: images a step.
         test_images: test images, of 10,000.
@@ -59,8 +66,11 @@ class Effort:
     dense_images: int = 20_000
     trials: int = 20
     trial_steps: int = 24
-    trial_images: int = 3000
-    steps: int = 60
+    trial_images: int = 2000
+    finalists: int = 4
+    final_steps: int = 72
+    final_images: int = 5000
+    steps: int = 96
     batch_size: int = 64
     test_images: int = 5000
 
@@ -83,13 +93,12 @@ class Case:
 
 
 def cases(schemes: Sequence[str], seeds: Sequence[int] = SEEDS, targets: Sequence[str] = TARGETS) -> list[Case]:
-    """All plans, one target after the other."""
+    """All plans, those first without which there is nothing to compare."""
     found = []
-    for target in targets:
-        for seed in seeds:
-            found.append(Case(seed, target, RULES))
-            found += [Case(seed, target, SEARCH, oracle) for oracle in ORACLES]
-            found += [Case(seed, target, SINGLE, scheme) for scheme in schemes]
+    for target, seed in itertools.product(targets, seeds):
+        found.append(Case(seed, target, RULES))
+        found += [Case(seed, target, SEARCH, oracle) for oracle in ORACLES]
+    found += [Case(seed, target, SINGLE, scheme) for scheme, target, seed in itertools.product(schemes, targets, seeds)]
     return found
 
 
@@ -132,6 +141,22 @@ def measured_table(path: Path, screen: Screen) -> LatencyTable:
         return mapping.measure_table(points, path, progress=say)
 
 
+class _Network:
+    """A dense network, and what measures plans of it."""
+
+    def __init__(self, model: Any, measures: dict[str, Any]) -> None:
+        self.model = model
+        self._measures = measures
+        self._known: dict[Any, float] = {}
+
+    def accuracy(self, plan: Plan, measure: str) -> float:
+        """Accuracy of a plan, measured once."""
+        key = (measure, *((layer.path, layer.scheme, layer.zeros) for layer in plan.pruned))
+        if key not in self._known:
+            self._known[key] = self._measures[measure](plan)
+        return self._known[key]
+
+
 class Runner:
     """Makes plans and measures them; keeps the dense networks in files.
 
@@ -148,76 +173,78 @@ class Runner:
     ) -> None:
         self.train, self.test, self.table = train, test, table
         self.effort, self.output, self.screen = effort, output, screen
-        self._seed: int | None = None
-        self._model: Any = None
-        self._quick: Any = None
-        self._final: Any = None
-        self._known: dict[Any, float] = {}
+        self._networks: dict[int, _Network] = {}
 
     def run(self, case: Case) -> Row:
         """Make one plan; returns its line."""
-        self._open(case.seed)
+        network = self._open(case.seed)
         began = time.monotonic()
-        plan = self._plan(case)
+        plan = self._plan(case, network)
         planned = time.monotonic() - began
-        accuracy = self._accuracy(plan, final=True)
+        accuracy = network.accuracy(plan, TEST)
+        dense = network.accuracy(mapping.plan(network.model, "1x", self.table), TEST)
         row = {
             **dataclasses.asdict(case),
             "predicted_ms": round(plan.predicted_ms, 6),
             "dense_ms": round(plan.dense_ms, 6),
             "zeros": round(plan.zeros, 4),
             "accuracy": round(accuracy, 6),
-            "accuracy_quick": round(self._accuracy(plan, final=False), 6),
-            "accuracy_dense": round(self._accuracy(None, final=True), 6),
+            "accuracy_dense": round(dense, 6),
             "plan_seconds": round(planned, 1),
             "layers": {layer.path: [layer.scheme, round(layer.zeros, 4)] for layer in plan.pruned},
             "effort": dataclasses.asdict(self.effort),
         }
-        self.screen.say(f"{row['predicted_ms']:.4f} ms, accuracy {accuracy:.2%}, dense {row['accuracy_dense']:.2%}")
+        self.screen.say(f"{row['predicted_ms']:.4f} ms, accuracy {accuracy:.2%}, dense {dense:.2%}")
         return row
 
     def schemes(self) -> list[str]:
-        """Structures and blocks that layers can have by the table."""
-        found = {point.scheme: None for point in self.table.entries if point.zeros and point.layer.kind == "conv"}
-        return list(found)
+        """Structures and blocks that layers can have by the table: the first block of each structure, then the next."""
+        found: dict[str, dict[str, None]] = {}
+        for point in self.table.entries:
+            if point.zeros and point.layer.kind == "conv":
+                found.setdefault(point.scheme.split(":")[0], {})[point.scheme] = None
+        return [scheme for turn in itertools.zip_longest(*found.values()) for scheme in turn if scheme is not None]
 
-    def _plan(self, case: Case) -> Plan:
-        by_rules = mapping.plan(self._model, case.target, self.table)
+    def _plan(self, case: Case, network: _Network) -> Plan:
+        by_rules = mapping.plan(network.model, case.target, self.table)
         if case.method == RULES:
             return by_rules
         if case.method == SINGLE:
             dense_ms = by_rules.dense_ms
             return single(by_rules, case.detail, self.table, dense_ms / float(case.target.rstrip("x")))
         name = f"search-{case.seed}-{case.target}-{case.detail}"
-        with self.screen.progress("trial", self.effort.trials) as update:
+        with self.screen.progress("plan", self.effort.trials + self.effort.finalists) as update:
 
             def say(line: str) -> None:
                 words = line.removeprefix("search: ")
-                update(int(words.split()[0]) if words[0].isdigit() else 0, words)
+                number = re.match(r"(finalist )?(\d+) of", words)
+                update(int(number[2]) + (self.effort.trials if number[1] else 0) if number else 0, words)
 
             return mapping.plan(
-                self._model,
+                network.model,
                 case.target,
                 self.table,
                 "search",
-                accuracy=lambda plan: self._accuracy(plan, final=False),
+                accuracy=lambda plan: network.accuracy(plan, TRIAL),
+                final_accuracy=lambda plan: network.accuracy(plan, FINAL),
                 oracle=case.detail,
                 trials=self.effort.trials,
+                finalists=self.effort.finalists,
+                final_steps=self.effort.final_steps,
                 seed=case.seed,
                 directory=self.output / name,
                 progress=say,
             )
 
-    def _open(self, seed: int) -> None:
+    def _open(self, seed: int) -> _Network:
         """Load the dense network of a seed, or train it."""
         import keras
         import numpy as np
 
         from demo.network import make_network
 
-        if self._seed == seed:
-            return
-        keras.backend.clear_session()
+        if seed in self._networks:
+            return self._networks[seed]
         path = self.output / f"search-dense-{seed}-{self.effort.dense_images}.keras"
         order = np.random.default_rng(seed).permutation(HELD_OUT)[: self.effort.dense_images]
         own = Images(self.train.pixels[order], self.train.labels[order])
@@ -235,16 +262,27 @@ class Runner:
                 model.save(aside)
         model = keras.models.load_model(path, compile=False)
         self._compile(model, 1e-3)
-        held = slice(HELD_OUT, HELD_OUT + self.effort.trial_images)
-        test = slice(0, self.effort.test_images)
-        train = (own.pixels, own.labels)
-        validation = (self.train.pixels[held], self.train.labels[held])
-        self._quick = mapping.QuickAccuracy(
-            model, train, validation, steps=self.effort.trial_steps, batch_size=self.effort.batch_size, seed=seed
+
+        def held(count: int) -> tuple[Any, Any]:
+            part = slice(HELD_OUT, HELD_OUT + count)
+            return self.train.pixels[part], self.train.labels[part]
+
+        effort, test = self.effort, slice(0, self.effort.test_images)
+        trial = mapping.QuickAccuracy(
+            model,
+            (own.pixels, own.labels),
+            held(effort.trial_images),
+            steps=effort.trial_steps,
+            batch_size=effort.batch_size,
+            seed=seed,
         )
-        self._final = self._quick.longer(self.effort.steps, (self.test.pixels[test], self.test.labels[test]))
-        self._seed, self._model = seed, model
-        self._known.clear()
+        # Each trains on images in an order of its own: what was luck with one is not with the next.
+        final = trial.longer(effort.final_steps, held(effort.final_images), seed + len(SEEDS))
+        tested = self.test.pixels[test], self.test.labels[test]
+        after = trial.longer(effort.steps, tested, seed + 2 * len(SEEDS))
+        network = _Network(model, {TRIAL: trial, FINAL: final, TEST: after})
+        self._networks[seed] = network
+        return network
 
     def _compile(self, model: Any, rate: Any) -> None:
         import keras
@@ -255,16 +293,6 @@ class Runner:
             metrics=["accuracy"],
             jit_compile=False,
         )
-
-    def _accuracy(self, plan: Plan | None, final: bool) -> float:
-        """Accuracy of a plan, measured once; of the dense network without a plan."""
-        measure = self._final if final else self._quick
-        if plan is None:
-            plan = mapping.plan(self._model, "1x", self.table)
-        key = (final, *((layer.path, layer.scheme, layer.zeros) for layer in plan.pruned))
-        if key not in self._known:
-            self._known[key] = measure(plan)
-        return self._known[key]
 
 
 def single(like: Plan, scheme: str, table: LatencyTable, budget_ms: float) -> Plan:
@@ -311,8 +339,10 @@ def markdown(rows: Sequence[Row], effort: Effort) -> str:
         f"{len(rows)} plans, {len(seeds)} of {len(SEEDS)} seeds. Dense network: {spread(list(dense.values()))} per "
         f"cent, {rows[0]['dense_ms']:.3f} ms predicted. Each search tried {effort.trials} plans, each pruned at once "
         f"and trained for {effort.trial_steps} steps of {effort.batch_size} images, and evaluated on "
-        f"{effort.trial_images:,} held-out images. All plans of the table were trained for {effort.steps} steps and "
-        f"evaluated on {effort.test_images:,} test images: mean ± sample standard deviation over seeds (their number). "
+        f"{effort.trial_images:,} held-out images; the best of {effort.finalists} finalists, trained for "
+        f"{effort.final_steps} steps and evaluated on {effort.final_images:,}, was taken. All plans of the table were "
+        f"trained for {effort.steps} steps, on images in another order, and evaluated on "
+        f"{effort.test_images:,} test images: mean ± sample standard deviation over seeds (their number). "
         "`vs rules`: the mean of the seeds' differences in points.",
     ]
     for target in sorted({row["target"] for row in rows}):

@@ -52,6 +52,9 @@ def test_one_scheme_everywhere_just_meets_a_latency():
 def test_runs_go_on_where_they_stopped(tmp_path):
     todo = search.cases(SCHEMES, seeds=[0, 1])
     assert len(todo) == len(set(todo)) == 2 * 2 * 5
+    # The comparison of the searches with the rules first, then single structures, each whole before the next.
+    assert [case.detail for case in todo if case.method == search.SINGLE] == [s for s in SCHEMES for _ in range(4)]
+    assert all(case.method != search.SINGLE for case in todo[:12])
     results, made = tmp_path / "search.jsonl", []
     screen = Screen(Console(file=io.StringIO()))
 
@@ -78,7 +81,7 @@ def test_page_says_who_wins(tmp_path):
     rows = [row(case) for case in search.cases(SCHEMES)]
     text = search.markdown(rows, EFFORT)
     assert "| search policy_gradient | 0.5000 | 80.0% | 83.00 ± 1.00 (3) | +2.00 ± 0.00 |" in text
-    for target in ("2x", "3x"):
+    for target in search.TARGETS:
         said = text.split(f"**{target}**")[1]
         assert (
             "search policy_gradient: +2.00 points against the rules, better in 3 of 3; +1.00 points against the best"
