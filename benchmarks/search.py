@@ -7,8 +7,8 @@ order, and evaluated on the test images, which no search has seen. Latencies are
 own layers, measured on this machine first.
 
 Writes ``build/bench/search.jsonl``, one line a plan: first those of the rules and the searches, then one structure
-and block after the other, the smallest first. A plan whose line is there is not made again, so that the benchmark can be
-stopped at any time (Ctrl-C) and goes on when called again, a half-done search included. ``--table`` writes the table
+and block after the other, the smallest first. A plan whose line is there is not made again, so that the benchmark can
+be stopped at any time (Ctrl-C) and goes on when called again, a half-done search included. ``--table`` writes the table
 and the plot of accuracy against latency into docs/mapping.md and draws ``build/bench/search.png``.
 """
 
