@@ -76,6 +76,9 @@ def usual_points() -> list[Point]:
     layers += [Layer("conv", 224, 224, 3, 32, (3, 3), stride) for stride in (1, 2)]
     layers += [Layer("conv", 224, 224, 3, 64, (7, 7), 2), Layer("conv", 112, 112, 128, 128, (3, 3))]
     layers += [Layer("conv", 28, 28, 512, 512, (3, 3)), Layer("max_pool", 112, 112, 64, 64, (3, 3), 2)]
+    # Inverted residual blocks are narrower than others, and wider inside.
+    narrow = [(image, 896 // image) for image in IMAGES]
+    layers += [Layer("conv", i, i, c, f) for i, n in narrow for c, f in ((n, 6 * n), (6 * n, n))]
     sizes = [(256, 256), (512, 512), (1024, 1000), (2048, 1000), (2048, 2048), (4096, 4096)]
     layers += [Layer("dense", 1, 1, inputs, outputs) for inputs, outputs in sizes]
     # All sizes at all rates would take three times as long and say no more: the law joins them.
