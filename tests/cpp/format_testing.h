@@ -56,15 +56,28 @@ struct ReadResult {
 };
 
 // Calls the reader on copies that stand alone in their allocations, so that a sanitizer sees each step outside.
+// Checking alone must say the same as lowering.
 inline ReadResult Read(BlockSparseOp op, const std::vector<uint8_t>& options, const std::vector<float>& values) {
   const std::unique_ptr<uint8_t[]> option_copy(new uint8_t[options.size()]);
   const std::unique_ptr<float[]> value_copy(new float[values.size()]);
   if (!options.empty()) std::memcpy(option_copy.get(), options.data(), options.size());
   if (!values.empty()) std::memcpy(value_copy.get(), values.data(), values.size() * sizeof(float));
-  ReadResult result;
-  result.ok = ReadBlockSparse(op, option_copy.get(), options.size(), value_copy.get(), values.size(), &result.options,
-                              &result.matrix, &result.error);
+  const auto read = [&](ReadTo to) {
+    ReadResult found;
+    found.ok = ReadBlockSparse(op, to, option_copy.get(), options.size(), value_copy.get(), values.size(),
+                               &found.options, &found.matrix, &found.error);
+    return found;
+  };
+  ReadResult result = read(ReadTo::kLower);
   EXPECT_EQ(result.error.empty(), result.ok);
+  const ReadResult checked = read(ReadTo::kCheck);
+  EXPECT_EQ(checked.ok, result.ok);
+  EXPECT_EQ(checked.error, result.error);
+  if (result.ok) {
+    EXPECT_EQ(checked.matrix.rows, result.matrix.rows);
+    EXPECT_EQ(checked.matrix.columns, result.matrix.columns);
+    EXPECT_TRUE(checked.matrix.values.empty());
+  }
   return result;
 }
 

@@ -329,18 +329,21 @@ TEST(Options, RefusesWhatIsNotThere) {
   BlockSparseOptions options;
   LoweredMatrix matrix;
   std::string error;
-  EXPECT_FALSE(ReadBlockSparse(kConv, nullptr, 0, GoodValues().data(), 8, &options, &matrix, &error));
+  EXPECT_FALSE(ReadBlockSparse(kConv, ReadTo::kLower, nullptr, 0, GoodValues().data(), 8, &options, &matrix, &error));
   EXPECT_EQ(error, "custom options: missing");
   const std::vector<uint8_t> good = GoodConvolution().Finish();
-  EXPECT_FALSE(ReadBlockSparse(kConv, good.data(), good.size(), nullptr, 8, &options, &matrix, &error));
+  EXPECT_FALSE(ReadBlockSparse(kConv, ReadTo::kLower, good.data(), good.size(), nullptr, 8, &options, &matrix, &error));
   EXPECT_EQ(error, "values tensor: it has no data; expected a constant");
-  EXPECT_FALSE(ReadBlockSparse(kConv, good.data(), good.size() - 1, GoodValues().data(), 8, &options, &matrix, &error));
+  EXPECT_FALSE(ReadBlockSparse(kConv, ReadTo::kLower, good.data(), good.size() - 1, GoodValues().data(), 8, &options,
+                               &matrix, &error));
   EXPECT_NE(error.find("custom options: "), std::string::npos);
   const std::vector<uint8_t> empty = GoodConvolution().Blob("positions", {}).Finish();
-  EXPECT_FALSE(ReadBlockSparse(kConv, empty.data(), empty.size(), GoodValues().data(), 0, &options, &matrix, &error));
+  EXPECT_FALSE(ReadBlockSparse(kConv, ReadTo::kLower, empty.data(), empty.size(), GoodValues().data(), 0, &options,
+                               &matrix, &error));
   EXPECT_EQ(error, "values tensor: it has 0 elements; expected at least 1 and fewer than 2^31");
   // What a failed call left behind is of no consequence to the next.
-  EXPECT_TRUE(ReadBlockSparse(kConv, good.data(), good.size(), GoodValues().data(), 8, &options, &matrix, &error));
+  EXPECT_TRUE(ReadBlockSparse(kConv, ReadTo::kLower, good.data(), good.size(), GoodValues().data(), 8, &options,
+                              &matrix, &error));
   EXPECT_EQ(matrix.block_column.size(), 2u);
 }
 

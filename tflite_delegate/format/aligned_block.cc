@@ -8,7 +8,7 @@
 
 namespace block_sparse::format {
 
-bool LowerAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix) {
+bool ReadAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix) {
   VerticalBlocks blocks;
   if (!ReadBlock(input, keys, &blocks.block)) return false;
   const int32_t block = blocks.block;
@@ -25,7 +25,7 @@ bool LowerAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatr
       }
     }
   }
-  LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
+  if (input.to == ReadTo::kLower) LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
   return true;
 }
 

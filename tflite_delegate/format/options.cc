@@ -81,7 +81,7 @@ bool ReadCommon(BlockSparseOp op, KeyReader* keys, BlockSparseOptions* parsed, S
 }  // namespace
 }  // namespace format
 
-bool ReadBlockSparse(BlockSparseOp op, const uint8_t* options, size_t options_size, const float* values,
+bool ReadBlockSparse(BlockSparseOp op, ReadTo to, const uint8_t* options, size_t options_size, const float* values,
                      size_t value_count, BlockSparseOptions* parsed, LoweredMatrix* matrix, std::string* error) {
   *parsed = BlockSparseOptions();
   *matrix = LoweredMatrix();
@@ -99,12 +99,16 @@ bool ReadBlockSparse(BlockSparseOp op, const uint8_t* options, size_t options_si
   if (values == nullptr) return keys.Fail("values tensor: it has no data; expected a constant");
   input.values = values;
   input.value_count = value_count;
+  input.to = to;
 
   std::vector<const char*> names;
   for (size_t i = 0; i < format::kStructureCount; ++i) names.push_back(format::kStructures[i].name);
   size_t structure;
   if (!keys.Choice("structure", names, &structure)) return false;
-  return format::kStructures[structure].lower(input, &keys, matrix);
+  if (!format::kStructures[structure].read(input, &keys, matrix)) return false;
+  matrix->rows = input.rows;
+  matrix->columns = input.columns;
+  return true;
 }
 
 }  // namespace block_sparse

@@ -1,5 +1,5 @@
-// What a structure is to the reader: a name and a function that checks the structure's own keys against the values and
-// lowers the matrix. One file a structure, one line in the table of structures.cc.
+// What a structure is to the reader: a name and a function that checks the structure's own keys against the values and,
+// if it is to, lowers the matrix. One file a structure, one line in the table of structures.cc.
 #ifndef TFLITE_DELEGATE_FORMAT_STRUCTURE_H_
 #define TFLITE_DELEGATE_FORMAT_STRUCTURE_H_
 
@@ -22,11 +22,12 @@ struct StructureInput {
   int32_t channels = 0;
   const float* values = nullptr;
   size_t value_count = 0;
+  ReadTo to = ReadTo::kLower;
 };
 
 struct Structure {
   const char* name;
-  bool (*lower)(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+  bool (*read)(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
 };
 
 // What a block costs beside its rows (lowering.h) in the kernels of the operator.
@@ -38,11 +39,11 @@ inline double BlockOverhead(BlockSparseOp op) {
 extern const Structure kStructures[];
 extern const size_t kStructureCount;
 
-bool LowerUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
-bool LowerAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
-bool LowerPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
-bool LowerBlockPunched(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
-bool LowerBlockRowColumn(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool ReadUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool ReadAlignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool ReadBlockPunched(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
+bool ReadBlockRowColumn(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix);
 
 }  // namespace block_sparse::format
 

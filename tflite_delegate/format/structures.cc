@@ -4,8 +4,8 @@
 namespace block_sparse::format {
 
 const Structure kStructures[] = {
-    {"unaligned_block", LowerUnalignedBlock}, {"aligned_block", LowerAlignedBlock},      {"pattern", LowerPattern},
-    {"block_punched", LowerBlockPunched},     {"block_row_column", LowerBlockRowColumn},
+    {"unaligned_block", ReadUnalignedBlock}, {"aligned_block", ReadAlignedBlock},      {"pattern", ReadPattern},
+    {"block_punched", ReadBlockPunched},     {"block_row_column", ReadBlockRowColumn},
 };
 const size_t kStructureCount = sizeof(kStructures) / sizeof(kStructures[0]);
 

@@ -7,7 +7,7 @@
 
 namespace block_sparse::format {
 
-bool LowerUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix) {
+bool ReadUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMatrix* matrix) {
   VerticalBlocks blocks;
   if (!ReadBlock(input, keys, &blocks.block)) return false;
   const size_t count = input.value_count / static_cast<size_t>(blocks.block);
@@ -22,7 +22,7 @@ bool LowerUnalignedBlock(const StructureInput& input, KeyReader* keys, LoweredMa
                                          Decimal(blocks.block) + " rows still fit");
     }
   }
-  LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
+  if (input.to == ReadTo::kLower) LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
   return true;
 }
 

@@ -56,21 +56,28 @@ std::vector<int32_t> Cuts(int32_t rows, int panels, int32_t multiple, const Work
 struct Columns {
   Columns(const int32_t* offset, int32_t columns, int32_t slice_bytes) : order(columns), slice(columns, 0) {
     std::iota(order.begin(), order.end(), 0);
-    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return offset[a] < offset[b]; });
+    own_order = std::is_sorted(offset, offset + columns);
+    if (!own_order) std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return offset[a] < offset[b]; });
     if (slice_bytes == 0 || columns == 0) return;
     const int64_t lowest = offset[order.front()];
     for (int32_t c = 0; c < columns; c++) slice[c] = static_cast<int32_t>((offset[c] - lowest) / slice_bytes);
     slices = slice[order.back()] + 1;
   }
   std::vector<int32_t> order, slice;
+  bool own_order = true;
   int slices = 1;
 };
 
 // The blocks by row and, in a row, in the columns' order.
-std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const std::vector<int32_t>& column_order) {
-  std::vector<int32_t> place(column_order.size());
-  for (size_t i = 0; i < column_order.size(); i++) place[column_order[i]] = static_cast<int32_t>(i);
-  std::vector<uint32_t> next_of_column(column_order.size() + 1, 0);
+std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const Columns& columns) {
+  std::vector<uint32_t> order(matrix.block_column.size());
+  if (columns.own_order) {
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+  }
+  std::vector<int32_t> place(columns.order.size());
+  for (size_t i = 0; i < place.size(); i++) place[columns.order[i]] = static_cast<int32_t>(i);
+  std::vector<uint32_t> next_of_column(place.size() + 1, 0);
   for (int32_t column : matrix.block_column) next_of_column[place[column] + 1]++;
   std::partial_sum(next_of_column.begin(), next_of_column.end(), next_of_column.begin());
   struct Block {
@@ -83,7 +90,6 @@ std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const std::vector
       by_column[next_of_column[place[matrix.block_column[b]]]++] = {b, r};
     }
   }
-  std::vector<uint32_t> order(by_column.size());
   std::vector<uint32_t> next_of_row(matrix.row_begin.begin(), matrix.row_begin.end());
   for (const Block& block : by_column) order[next_of_row[block.row]++] = block.index;
   return order;
@@ -114,7 +120,7 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   packed.weights.reserve(matrix.values.size());
   packed.offsets.reserve(blocks);
   const Columns columns(column_offset, matrix.columns, slice_bytes);
-  const std::vector<uint32_t> order = OrderBlocks(matrix, columns.order);
+  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   packed.slices = columns.slices;
   // A row costs about as much as a block: its bias, its store and the end of its loop.
   const std::vector<int32_t> cuts =
@@ -132,15 +138,20 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
         const int32_t turn = packed.aligned ? 0 : (r - first) % block;
         uint32_t count = 0;
         if (r < last) {
-          const uint32_t end = matrix.row_begin[std::min(r + step, last)];
-          for (uint32_t& i = next[r - first]; i < end; i++, count++) {
-            const int32_t column = matrix.block_column[order[i]];
-            if (columns.slice[column] != slice) break;
-            packed.offsets.push_back(column_offset[column]);
-            // Weight i to place (i + turn) mod block.
-            const float* w = matrix.values.data() + static_cast<size_t>(order[i]) * block;
-            packed.weights.insert(packed.weights.end(), w + (block - turn), w + block);
-            packed.weights.insert(packed.weights.end(), w, w + (block - turn));
+          const uint32_t begin = next[r - first], end = matrix.row_begin[std::min(r + step, last)];
+          const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
+          while (begin + count < end && columns.slice[column_of(begin + count)] == slice) count++;
+          next[r - first] = begin + count;
+          const size_t at = packed.offsets.size();
+          packed.offsets.resize(at + count);
+          packed.weights.resize((at + count) * block);
+          float* to = packed.weights.data() + at * block;
+          for (uint32_t i = 0; i < count; i++, to += block) {
+            packed.offsets[at + i] = column_offset[column_of(begin + i)];
+            // Weight q to place (q + turn) mod block.
+            const float* w = matrix.values.data() + static_cast<size_t>(order[begin + i]) * block;
+            std::copy(w, w + (block - turn), to + turn);
+            std::copy(w + (block - turn), w + block, to);
           }
         }
         packed.counts.push_back(count);

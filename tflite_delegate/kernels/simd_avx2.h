@@ -18,7 +18,7 @@ struct Simd {
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
   static constexpr bool kFetchesAhead = true;  // spmm.h
-  static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
+  static constexpr int kGemvRows = 2;          // by 4 vectors of a batch
 
   static Vec Zero() { return _mm256_setzero_ps(); }
   static Vec Set1(float x) { return _mm256_set1_ps(x); }

@@ -18,7 +18,7 @@ struct Simd {
   // Widest tile, in vectors, whose accumulators, weights and inputs stay in the 32 registers, by log2(block).
   static constexpr int kMaxTile[4] = {14, 8, 6, 3};
   static constexpr bool kFetchesAhead = true;  // spmm.h
-  static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
+  static constexpr int kGemvRows = 4;          // by 4 vectors of a batch
 
   static Vec Zero() { return _mm512_setzero_ps(); }
   static Vec Set1(float x) { return _mm512_set1_ps(x); }

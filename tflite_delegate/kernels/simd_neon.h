@@ -15,7 +15,7 @@ struct Simd {
   // 32 registers: block 4 takes 28 accumulators, 1 register of weights and 3 of inputs in flight.
   static constexpr int kMaxTile[4] = {8, 8, 7, 3};
   static constexpr bool kFetchesAhead = false;  // spmm.h
-  static constexpr int kGemvRows = 4;  // by 4 vectors of a batch
+  static constexpr int kGemvRows = 4;           // by 4 vectors of a batch
 
   static Vec Zero() { return vdupq_n_f32(0.0f); }
   static Vec Set1(float x) { return vdupq_n_f32(x); }

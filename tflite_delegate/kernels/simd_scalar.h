@@ -15,7 +15,7 @@ struct Simd {
   static constexpr int kRegisters = 16;
   static constexpr int kMaxTile[4] = {2, 2, 1, 1};
   static constexpr bool kFetchesAhead = false;  // spmm.h
-  static constexpr int kGemvRows = 2;  // by 4 vectors of a batch
+  static constexpr int kGemvRows = 2;           // by 4 vectors of a batch
 
   static Vec Zero() { return 0.0f; }
   static Vec Set1(float x) { return x; }

@@ -439,11 +439,11 @@ std::string BuildDense(const Node& node, Builder* builder) {
 
 constexpr char kSparseName[] = "BlockSparseConv2D";
 
-std::string ReadSparse(const Node& node, BlockSparseOptions* options, LoweredMatrix* matrix) {
+std::string ReadSparse(const Node& node, ReadTo to, BlockSparseOptions* options, LoweredMatrix* matrix) {
   std::string reason = CheckSparseInputs(node);
   if (!reason.empty()) return reason;
   const TfLiteTensor* values = node.input(1);
-  if (!ReadBlockSparse(BlockSparseOp::kConv2D, node.custom_options(), node.custom_options_size(), Floats(values),
+  if (!ReadBlockSparse(BlockSparseOp::kConv2D, to, node.custom_options(), node.custom_options_size(), Floats(values),
                        values->bytes / sizeof(float), options, matrix, &reason)) {
     return reason;
   }
@@ -467,13 +467,13 @@ std::string ReadSparse(const Node& node, BlockSparseOptions* options, LoweredMat
 std::string ClaimSparse(const Node& node) {
   BlockSparseOptions options;
   LoweredMatrix matrix;
-  return ReadSparse(node, &options, &matrix);
+  return ReadSparse(node, ReadTo::kCheck, &options, &matrix);
 }
 
 std::string BuildSparse(const Node& node, Builder* builder) {
   BlockSparseOptions options;
   Weights weights;
-  const std::string reason = ReadSparse(node, &options, &weights.sparse);
+  const std::string reason = ReadSparse(node, ReadTo::kLower, &options, &weights.sparse);
   if (!reason.empty()) return std::string(kSparseName) + ": " + reason;
   weights.rows = weights.sparse.rows;
   weights.bias = node.input(2) != nullptr ? Floats(node.input(2)) : nullptr;

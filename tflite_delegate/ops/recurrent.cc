@@ -213,7 +213,7 @@ class Recurrent : public graph::Op {
 std::string Size(int64_t a, int64_t b) { return std::to_string(a) + " x " + std::to_string(b); }
 
 // Reads a matrix: dense, or block-sparse by its own options, which stand under `key`.
-std::string ReadMatrix(const Node& node, Slot slot, const char* key, format::Bytes options, int32_t rows,
+std::string ReadMatrix(const Node& node, ReadTo to, Slot slot, const char* key, format::Bytes options, int32_t rows,
                        int32_t columns, Weights* weights) {
   const TfLiteTensor* tensor = node.input(slot);
   const std::string name = "key \"" + std::string(key) + "\"";
@@ -228,7 +228,7 @@ std::string ReadMatrix(const Node& node, Slot slot, const char* key, format::Byt
   } else {
     if (dims.size() != 1) return "the tensor of " + std::string(key) + " is not one-dimensional";
     BlockSparseOptions parsed;
-    if (!ReadBlockSparse(BlockSparseOp::kFullyConnected, options.data, options.size, Floats(tensor),
+    if (!ReadBlockSparse(BlockSparseOp::kFullyConnected, to, options.data, options.size, Floats(tensor),
                          tensor->bytes / sizeof(float), &parsed, &weights->sparse, &reason)) {
       return name + ": " + reason;
     }
@@ -260,7 +260,7 @@ struct Layer {
 };
 
 // Everything that does not depend on the sizes of the input and of the state, but for the input's last one.
-std::string ReadLayer(const Node& node, RecurrentOp op, Layer* layer) {
+std::string ReadLayer(const Node& node, ReadTo to, RecurrentOp op, Layer* layer) {
   const bool lstm = op == RecurrentOp::kLstm;
   const int inputs = InputCount(op), outputs = lstm ? 3 : 2;
   if (node.input_count() < inputs || node.input_count() > inputs + 1 || node.output_count() != outputs) {
@@ -279,16 +279,16 @@ std::string ReadLayer(const Node& node, RecurrentOp op, Layer* layer) {
   if (input.size() != 3) return "the input has " + std::to_string(input.size()) + " dimensions; expected 3";
   const int32_t rows = options.gates * options.units;  // at most 2^24
   const int32_t stored = options.reset_after ? rows : 2 * options.units;
-  reason = ReadMatrix(node, kKernel, "kernel", options.kernel, rows, input[2], &layer->kernel);
+  reason = ReadMatrix(node, to, kKernel, "kernel", options.kernel, rows, input[2], &layer->kernel);
   if (reason.empty()) {
-    reason = ReadMatrix(node, kRecurrentKernel, "recurrent_kernel", options.recurrent_kernel, stored, options.units,
+    reason = ReadMatrix(node, to, kRecurrentKernel, "recurrent_kernel", options.recurrent_kernel, stored, options.units,
                         &layer->recurrent);
   }
   if (reason.empty() && options.reset_after && node.input(kCandidateKernel) != nullptr) {
     reason = "it has a candidate kernel, which only a GRU without \"reset_after\" may have";
   }
   if (reason.empty() && !options.reset_after) {
-    reason = ReadMatrix(node, kCandidateKernel, "candidate_kernel", options.candidate_kernel, options.units,
+    reason = ReadMatrix(node, to, kCandidateKernel, "candidate_kernel", options.candidate_kernel, options.units,
                         options.units, &layer->candidate);
   }
   if (reason.empty()) reason = ReadBias(node, kBias, "the bias", rows, &layer->kernel.bias);
@@ -322,7 +322,7 @@ std::string CheckMask(const graph::Dims& input, const graph::Dims& mask) {
 template <RecurrentOp kOp>
 std::string Claim(const Node& node) {
   Layer layer;
-  std::string reason = ReadLayer(node, kOp, &layer);
+  std::string reason = ReadLayer(node, ReadTo::kCheck, kOp, &layer);
   if (reason.empty()) reason = CheckSizes(layer, DimsOf(node.input(kInput)), DimsOf(node.input(kState)));
   if (reason.empty() && kOp == RecurrentOp::kLstm) {
     reason = CheckSizes(layer, DimsOf(node.input(kInput)), DimsOf(node.input(kCell)));
@@ -359,7 +359,7 @@ std::string Build(const Node& node, Builder* builder) {
   const char* name = kOp == RecurrentOp::kGru ? "BlockSparseGRU" : "BlockSparseLSTM";
   graph::Graph& graph = builder->graph();
   Layer layer;
-  std::string reason = ReadLayer(node, kOp, &layer);
+  std::string reason = ReadLayer(node, ReadTo::kLower, kOp, &layer);
   if (!reason.empty()) return std::string(name) + ": " + reason;
   const int input = graph.Interleaved(builder->Input(node, kInput));
   std::vector<int> inputs = {-1, graph.Interleaved(builder->Input(node, kState))};
