@@ -79,6 +79,8 @@ def usual_points() -> list[Point]:
     # Inverted residual blocks are narrower than others, and wider inside.
     narrow = [(image, 896 // image) for image in IMAGES]
     layers += [Layer("conv", i, i, c, f) for i, n in narrow for c, f in ((n, 6 * n), (6 * n, n))]
+    # Wide images to add, as residual networks have them, are kept in no cache.
+    layers += [Layer("add", image, image, 14336 // image, 14336 // image) for image in IMAGES]
     sizes = [(256, 256), (512, 512), (1024, 1000), (2048, 1000), (2048, 2048), (4096, 4096)]
     layers += [Layer("dense", 1, 1, inputs, outputs) for inputs, outputs in sizes]
     # All sizes at all rates would take three times as long and say no more: the law joins them.
