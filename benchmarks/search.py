@@ -64,12 +64,12 @@ class Effort:
     """
 
     dense_images: int = 20_000
-    trials: int = 20
+    trials: int = 14
     trial_steps: int = 24
     trial_images: int = 2000
-    finalists: int = 4
-    final_steps: int = 72
-    final_images: int = 5000
+    finalists: int = 3
+    final_steps: int = 60
+    final_images: int = 4000
     steps: int = 96
     batch_size: int = 64
     test_images: int = 5000

@@ -40,9 +40,9 @@ def _say(line: str) -> None:
 class Search:
     """How to search; the arguments of ``plan(..., method="search")``.
 
-    The first trials, a quarter at most, are the plan of the rules, the plan with the least predicted loss over all
-    structures and blocks, and single structures and blocks in all layers; the oracle proposes the others. A proposal is
-    changed as little as it takes to meet the target before it is tried.
+    The first trials, a quarter at most, are the plan of the rules, the plans with the least sum of squares of predicted
+    losses and of these losses over all structures and blocks, and single structures and blocks in all layers; the
+    oracle proposes the others. A proposal is changed as little as it takes to meet the target before it is tried.
 
     The best of many short trainings is partly luck. The best few plans, that of the rules always among them, are
     therefore trained again, longer and on other samples, and the best of these *finalists* is returned: one halving, to
@@ -266,9 +266,11 @@ def first_plans(problem: Problem, space: Space) -> list[Values]:
     """List the plans that a search begins with, each once, those of single schemes by rising predicted loss."""
     by_rules = problem.options(rule_options)
     found: list[Values] = []
-    for options in (by_rules, space.options):
+    # A layer that keeps hardly anything is worse than its loss says, and worse than two that keep half each: the least
+    # sum of squares shares out the zeros.
+    for options, power in ((by_rules, 1), (space.options, 2), (space.options, 1)):
         for costs, budget in _budgets(problem, options):
-            chosen = solve(costs, [[option.loss for option in own] for own in options], budget)
+            chosen = solve(costs, [[option.loss**power for option in own] for own in options], budget)
             if chosen is not None:
                 planned = [own[i] for own, i in zip(options, chosen, strict=True)]
                 values = space.nearest(planned)

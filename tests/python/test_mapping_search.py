@@ -155,10 +155,10 @@ def test_first_trials_are_the_rules_and_single_schemes(network, table, tmp_path)
         tried.append(made)
         return fake_accuracy(made)
 
-    search(network, table, tmp_path / "s", "1.2x", trials=20, accuracy=accuracy)
+    search(network, table, tmp_path / "s", "1.2x", trials=24, accuracy=accuracy)
     by_rules = plan(network, "1.2x", table, max_zeros=0.7)
     assert [(p.scheme, p.zeros) for p in tried[0].layers] == [(p.scheme, p.zeros) for p in by_rules.layers]
-    single = [{p.scheme for p in made.pruned} for made in tried[1:5]]
+    single = [{p.scheme for p in made.pruned} for made in tried[1:6]]
     assert all({scheme} in single for scheme in SCHEMES if {scheme} != {p.scheme for p in by_rules.pruned})
 
 
@@ -259,15 +259,15 @@ def test_finalists_of_a_search_for_the_least_latency(network, table, tmp_path):
         return fake_accuracy(made) - (0.02 if made.pruned else 0.0)
 
     arguments = {"trials": 24, "seed": 1, "finalists": 6}
-    target = "4 points"
+    target = "6 points"
     without = search(network, table, tmp_path / "s", target, accuracy=pessimistic, **arguments)
     found = search(
         network, table, tmp_path / "s", target, accuracy=pessimistic, final_accuracy=fake_accuracy, **arguments
     )
     tried = accuracies(table, tmp_path / "s", network)
-    fastest = min(ms for accuracy, ms, _ in tried if accuracy >= 0.86)
-    assert without.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.88))
-    assert fake_accuracy(found) >= 0.86 and fastest <= found.predicted_ms * (1 + 1e-9)
+    fastest = min(ms for accuracy, ms, _ in tried if accuracy >= 0.84)
+    assert without.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.86))
+    assert fake_accuracy(found) >= 0.84 and fastest <= found.predicted_ms * (1 + 1e-9)
     assert found.predicted_ms < without.predicted_ms  # faster plans that seemed to lose too much were finalists
     assert len(finalists(tmp_path / "s")) == 6
 
@@ -280,9 +280,9 @@ def test_finalists_of_a_search_for_the_least_latency(network, table, tmp_path):
         network, table, tmp_path / "t", target, accuracy=optimistic, final_accuracy=fake_accuracy, **arguments
     )
     tried = accuracies(table, tmp_path / "t", network)
-    assert found.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.86))
+    assert found.predicted_ms == pytest.approx(min(ms for accuracy, ms, _ in tried if accuracy >= 0.84))
     ended = finalists(tmp_path / "t")
-    assert len(ended) > 2 and sum(accuracy >= 0.86 for accuracy in ended.values()) == 1
+    assert len(ended) > 2 and sum(accuracy >= 0.84 for accuracy in ended.values()) == 1
     # None does: the file of the best plan so far is gone again.
     with pytest.raises(ValueError, match="none of 2 trials met the target"):
         search(
