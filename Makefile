@@ -170,7 +170,7 @@ accuracy: ## train and prune to each structure, an hour, stopped and resumed at 
 	TF_ENABLE_ONEDNN_OPTS=1 $(PYTHON) -m benchmarks.accuracy
 	$(PYTHON) -m benchmarks.accuracy --table
 
-bench-search: ## plans by search against the rules and one structure everywhere, half an hour or more, resumed at will; to docs/mapping.md
+bench-search: ## plans by search against the rules and one structure everywhere, an hour, resumed at will; to docs/mapping.md
 	@tools/setup.sh python build data
 	$(BAZEL) build $(DELEGATE)
 	TF_ENABLE_ONEDNN_OPTS=1 $(PYTHON) -m benchmarks.search
