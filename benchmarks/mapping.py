@@ -73,7 +73,7 @@ def points_in(plan: Any, model: Any) -> list[Any]:
     return points + [Point(use.layer) for use in uses(model) if not use.weight and use.path not in plan.uncounted]
 
 
-def run(name: str, arguments: argparse.Namespace, table: Any, console: Console) -> dict[str, Any]:
+def run(name: str, arguments: argparse.Namespace, table: Any, own_latencies: Path, console: Console) -> dict[str, Any]:
     """Plan, prune, convert and time one network."""
     import keras_prune
     from keras_prune import mapping
@@ -85,7 +85,7 @@ def run(name: str, arguments: argparse.Namespace, table: Any, console: Console) 
     plan = mapping.plan(model, arguments.target, table)
     planned = time.perf_counter() - began
     points = points_in(plan, model)
-    own_table = go_on(arguments.own_latencies, list(dict.fromkeys(points)), arguments.point_seconds, console)
+    own_table = go_on(own_latencies, list(dict.fromkeys(points)), arguments.point_seconds, console)
     own_ms = sum(own_table.predict(point) for point in points) / 1e3
     plan.sparsify(model)
     network = Timed(keras_prune.convert(model))
@@ -158,13 +158,13 @@ def main() -> int:
     for (layer, structure), error in table.errors().items():
         console.print(f"{layer} {structure}: left out, {error.median:.1%} half, {error.worst_tenth:.1%} nine tenths")
     # The plans' own layers are measured at the same speed, so their table begins with what the usual one has.
-    arguments.own_latencies = arguments.latencies.with_stem(arguments.latencies.stem + "-own")
-    if not arguments.own_latencies.exists() or own_differs(arguments.own_latencies, table):
-        table.save(arguments.own_latencies)
+    own_latencies = arguments.latencies.with_stem(arguments.latencies.stem + "-own")
+    if not own_latencies.exists() or own_differs(own_latencies, table):
+        table.save(own_latencies)
     rows = []
     shown = Table(*COLUMNS)
     for name in names:
-        rows.append(run(name, arguments, table, console))
+        rows.append(run(name, arguments, table, own_latencies, console))
         write_rows(results, rows)
         shown.add_row(*cells(rows[-1]))
     console.print(shown)

@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to train and search, for three quarters of an hour on one core.
+    """How long to train and search, for an hour on one core.
 
     Args:
         dense_images: images of the dense training.

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 YARDSTICKS = ("conv 28x28x32 32 3x3 1 dense 0", "add 112x112x32")
-"""The layer that computes and the one that moves data, beyond a second-level cache; 0.15 and 0.5 ms on a desktop's
-core."""
+"""The layer that computes and the one that moves data, beyond a second-level cache."""
 
 _QUANTILE = 0.05
 _MIN_ROUNDS = 4

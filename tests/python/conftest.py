@@ -94,3 +94,28 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     """Forty random images of 9 x 9 x 2 and labels below 5."""
     generator = np.random.default_rng(3)
     return generator.standard_normal((40, 9, 9, 2)).astype(np.float32), generator.integers(0, 5, 40)
+
+
+@pytest.fixture
+def trainable(images: tuple[np.ndarray, np.ndarray]) -> Any:
+    """A compiled model for ``images``, trained for one epoch."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    conv = keras.layers.Conv2D
+    model = keras.Sequential(
+        [
+            keras.Input([9, 9, 2]),
+            conv(8, 3, name="stem"),
+            keras.layers.BatchNormalization(),
+            conv(16, 1, name="one"),
+            keras.layers.Dropout(0.2, seed=3),
+            conv(12, 1, name="two"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(5, name="classifier"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
+    model.fit(*images, batch_size=20, verbose=0)
+    return model

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from keras_prune import mapping
-from keras_prune.mapping import LatencyTable, Layer, Point
+from keras_prune.mapping import LatencyTable, Layer, Point, measure
 from keras_prune.mapping.measure import _batch, library_version, one_layer, points_of, usual_points
 from keras_prune.tflite import inspect
 
@@ -88,3 +89,19 @@ def test_versions_tell_kernels_apart(tmp_path):
         mapping.measure_table(points, path, seconds=0.0)
     assert LatencyTable.load(path).entries == stale.entries
     assert mapping.measure_table(points, tmp_path / "new.json", seconds=0.0).version == version
+
+
+def test_the_call_of_a_model_is_not_its_layers(monkeypatch):
+    class Known:  # 60 us a run, of which the layer takes 30, what follows it 10, and the call the rest
+        def __init__(self, *arguments, **options):
+            pass
+
+        def profile(self):
+            return [(30.0, "fully_connected"), (10.0, "fully_connected")]
+
+    runs = (np.full(4, 60e-6), np.full((4, 2), 1e-4))
+    monkeypatch.setattr(measure, "Timed", Known)
+    monkeypatch.setattr(measure, "reference", lambda *arguments: np.array([1e-4, 1e-4]))
+    monkeypatch.setattr(measure, "in_turns", lambda calls, *arguments, **options: [runs] * len(calls))
+    points = [Point.parse(f"dense 32 {units} dense 0") for units in (8, 16, 24)]
+    assert list(mapping.measure_table(points).entries.values()) == pytest.approx([30.0] * 3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import json
-import math
 import socket
 import sys
 import threading
@@ -15,11 +14,8 @@ import numpy as np
 import pytest
 from latency_tables import analytic_table
 
-from keras_prune import Prune, cli, mapping
+from keras_prune import cli, mapping
 from keras_prune.mapping import Layer, Plan, Point, QuickAccuracy, plan, rules
-from keras_prune.mapping.options import Option
-from keras_prune.mapping.policy import Policy
-from keras_prune.mapping.space import LEVELS, Space
 from keras_prune.mapping.workload import uses
 
 pytest.importorskip("keras_tuner")
@@ -378,171 +374,7 @@ def test_chief_and_worker(network, table, tmp_path, monkeypatch):
     ]
 
 
-# Space
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_proposals_are_made_to_meet_the_budget(seed):
-    rng = np.random.default_rng(seed)
-    options = []
-    for _ in range(int(rng.integers(1, 5))):
-        own = [Option("dense", 0.0, 1.0, 0.0, 100, ())]
-        for scheme in SCHEMES[: int(rng.integers(0, 4))]:
-            slow = rng.uniform(0.5, 0.9)
-            own += [
-                Option(scheme, z, slow * (1 - z), z**2, 100, ()) for z in sorted(rng.choice(RATES, 2, replace=False))
-            ]
-        options.append(own)
-    costs = [[option.ms for option in own] for own in options]
-    least, most = sum(min(own) for own in costs), sum(own[0] for own in costs)
-    space = Space([f"l{i}" for i in range(len(options))], options, costs, float(rng.uniform(least, most)))
-    for _ in range(20):
-        drawn = {name: own[int(rng.integers(len(own)))] for name, own in space.choices.items()}
-        met = space.meet(drawn)
-        chosen = space.chosen(met)
-        assert space.cost(chosen) <= space.budget and space.values(chosen) == met == space.meet(met)
-        # No layer could have fewer zeros.
-        for own, i in zip(options, chosen, strict=True):
-            fewer = [o.ms for o in own if o.scheme in (own[i].scheme, "dense") and o.zeros < own[i].zeros]
-            assert all(space.cost(chosen) - own[i].ms + ms > space.budget for ms in fewer)
-    assert Space([], [], []).choices == {}
-
-
-def test_levels_are_those_of_plans():
-    assert LEVELS == (0, 50, 60, 70, 75, 80, 85, 90, 95)
-
-
-# Policy
-
-
-def test_gradient_of_the_policy_by_finite_differences():
-    rng = np.random.default_rng(0)
-    logits = [rng.normal(size=n) for n in (3, 1, 5)]
-    actions = [2, 0, 1]
-    gradient = Policy(logits).gradient(actions)
-    for i, j in [(i, j) for i, own in enumerate(logits) for j in range(len(own))]:
-        change = 1e-6
-        moved = []
-        for sign in (1, -1):
-            shifted = [own.copy() for own in logits]
-            shifted[i][j] += sign * change
-            # By its definition, not by the class.
-            moved.append(sum(own[a] - math.log(np.exp(own).sum()) for own, a in zip(shifted, actions, strict=True)))
-        assert gradient[i][j] == pytest.approx((moved[0] - moved[1]) / (2 * change), abs=1e-7)
-    assert Policy(logits).log_probability(actions) == pytest.approx(
-        sum(own[a] - math.log(np.exp(own).sum()) for own, a in zip(logits, actions, strict=True))
-    )
-
-
-def test_policy_learns_what_is_rewarded():
-    policy, rng = Policy([np.zeros(4), np.zeros(3)]), np.random.default_rng(0)
-    drawn = np.array([policy.sample(rng) for _ in range(2000)])
-    assert np.abs(np.bincount(drawn[:, 0]) / 2000 - 0.25).max() < 0.05
-    for _ in range(150):
-        actions = policy.sample(rng)
-        policy.learn(actions, float(actions[0] == 3) + 0.5 * float(actions[1] == 1) + rng.normal(0, 0.1))
-    assert policy.probabilities(0).argmax() == 3 and policy.probabilities(1).argmax() == 1
-    assert policy.probabilities(0)[3] > 0.9
-    # Rewards that are all equal teach nothing.
-    level = Policy([np.zeros(2)])
-    for _ in range(5):
-        level.learn([1], 0.3)
-    assert level.probabilities(0)[1] == 0.5
-
-
-# Quick accuracy
-
-
-@pytest.fixture
-def trainable(images):
-    import keras
-
-    keras.utils.set_random_seed(7)
-    conv = keras.layers.Conv2D
-    model = keras.Sequential(
-        [
-            keras.Input([9, 9, 2]),
-            conv(8, 3, name="stem"),
-            keras.layers.BatchNormalization(),
-            conv(16, 1, name="one"),
-            keras.layers.Dropout(0.2, seed=3),
-            conv(12, 1, name="two"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(5, name="classifier"),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
-    model.fit(*images, batch_size=20, verbose=0)
-    return model
-
-
-def made_plan(model):
-    return plan(model, "60%", analytic_table())
-
-
-def test_quick_accuracy_is_that_of_training_under_the_masks(trainable, images):
-    import keras
-
-    model, made = trainable, made_plan(trainable)
-    assert len(made.pruned) == 2
-    measured = QuickAccuracy(model, images, images, steps=5, batch_size=8, metric="loss")
-    variables = [*model.variables, *model.optimizer.variables]
-    before = [variable.numpy() for variable in variables]
-    first = measured(made)
-    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, variables, strict=True))
-    assert measured(made) == first
-    assert measured.longer(5, images)(made) == first
-    measured.release()
-    assert all(getattr(v, "constraint", None) is None for v in model.trainable_variables)
-    # The same by the callback, on the same samples in the same order.
-    order = np.random.default_rng(0).permutation(40)
-    unpruned = model.evaluate(*images, batch_size=256, verbose=0)[0]
-    prune = Prune(made.structures(), lambda step: (step == 0, made.zeros), layers=[p.path for p in made.pruned])
-
-    class Rates(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            model.optimizer.learning_rate = (1e-3, 1e-3, 1e-3, 0.8e-3, 0.4e-3)[batch]
-
-    callbacks = [prune, Rates()]
-    model.fit(images[0][order], images[1][order], batch_size=8, shuffle=False, callbacks=callbacks, verbose=0)
-    assert model.evaluate(*images, batch_size=256, verbose=0)[0] == pytest.approx(first, rel=1e-4)
-    assert first != pytest.approx(unpruned, rel=1e-3)
-
-
-def test_masks_act_in_compiled_steps(trainable, images):
-    made, found = made_plan(trainable), []
-    for eagerly in (True, False):
-        trainable.compile("adam", trainable.loss, run_eagerly=eagerly)
-        measured = QuickAccuracy(trainable, images, images, steps=3, batch_size=8, metric="loss")
-        found.append(measured(made))
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
-
-
-def test_quick_accuracy_of_data_sets(trainable, images):
-    import tensorflow as tf
-
-    made = made_plan(trainable)
-    data = tf.data.Dataset.from_tensor_slices(images).batch(8)
-    back = np.argsort(np.random.default_rng(0).permutation(40))
-    found = QuickAccuracy(trainable, data, data, steps=5, metric="loss")(made)
-    arrays = QuickAccuracy(trainable, (images[0][back], images[1][back]), images, steps=5, batch_size=8, metric="loss")
-    assert arrays(made) == pytest.approx(found, rel=1e-4)
-
-
-def test_quick_accuracy_says_what_is_missing(trainable, images):
-    import keras
-
-    with pytest.raises(ValueError, match="dict is no model of Keras 3"):
-        QuickAccuracy({}, images, images)
-    with pytest.raises(ValueError, match="is not compiled: compile it"):
-        QuickAccuracy(keras.Sequential([keras.Input([2]), keras.layers.Dense(2)]), images, images)
-    with pytest.raises(ValueError, match=r"no metric 'auc', only accuracy, loss: give one of them"):
-        QuickAccuracy(trainable, images, images, steps=0, metric="auc")(made_plan(trainable))
-    with pytest.raises(ValueError, match="steps must be at least 0"):
-        QuickAccuracy(trainable, images, images, steps=-1)
-    with pytest.raises(ValueError, match="as many inputs as targets, but has 40, 39"):
-        QuickAccuracy(trainable, (images[0], images[1][1:]), images)
+# With a network that is trained
 
 
 def test_search_on_the_command_line(trainable, images, tmp_path, capsys):

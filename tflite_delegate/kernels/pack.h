@@ -27,7 +27,7 @@ struct PackedMatrix {
   int slices = 1;
   std::vector<Panel> panels;  // the slices of the first, those of the second, ...
   std::vector<float> weights;
-  std::vector<int32_t> offsets;
+  std::vector<int32_t> offsets;  // and kSpmmAhead at the end that are of no block
   std::vector<uint32_t> counts;
   std::vector<float> bias;
   std::vector<int32_t> row_out;
