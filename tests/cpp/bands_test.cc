@@ -148,6 +148,11 @@ TEST(Bands, SeparableNetwork) {
       .Test(&random);
 }
 
+TEST(Bands, RowsShorterThanACacheLine) {
+  Random random(4);
+  Chain({1, 20000, 9, 3}, {{false, 5, 2, 26}, {true, 3, 1, 26}, {false, 3, 2, 31}}, &random).Test(&random);
+}
+
 TEST(Bands, NetworkOfSquareKernels) {
   Random random(2);
   Chain({1, 113, 127, 24},

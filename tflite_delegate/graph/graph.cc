@@ -151,6 +151,13 @@ void Graph::PlanBandsAndWindows() {
   }
   for (int v : outputs_) pinned[v] = true;
   bands_ = PlanBands(ops_, values_, pinned);
+  std::vector<int32_t> most(ops_.size(), 0);
+  for (const Step& step : bands_.steps) {
+    if (step.op >= 0 && step.end > 0) most[step.op] = std::max(most[step.op], step.end - step.begin);
+  }
+  for (size_t i = 0; i < ops_.size(); i++) {
+    if (most[i] > 0) ops_[i]->SetMostRows(most[i]);
+  }
   for (size_t v = 0; v < values_.size(); v++) {
     if (bands_.window[v] == 0) continue;
     Value& value = values_[v];

@@ -87,6 +87,8 @@ class Op {
   // that what precedes it is made and read again, with anything between the rows; and it may write anything after
   // `end`.
   virtual void RunRows(const RunContext& /*context*/, int32_t /*begin*/, int32_t /*end*/) const {}
+  // Said before Prepare: no run will be of more rows than these.
+  virtual void SetMostRows(int32_t /*rows*/) {}
   // Weights that every RunRows reads through, in bytes.
   virtual size_t WeightBytes() const { return 0; }
 

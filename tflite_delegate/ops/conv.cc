@@ -61,6 +61,7 @@ void Conv::Constrain(graph::Planner* planner) {
   const graph::Value& in = planner->value(inputs[0]);
   const graph::Value& out = planner->value(output);
   input_height_ = in.dims[1];
+  most_rows_ = out.height();
   in_place_ = in.layout == graph::Layout::kPlanar && options_.stride_height == 1 && options_.stride_width == 1 &&
               in.height() == out.height() && in.width() == out.width();
   if (in_place_) {
@@ -135,7 +136,12 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     phases_.clear();
     columns_ = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
     phase_height_ = output_.height() + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
-    const int64_t pixels = static_cast<int64_t>(phase_height_) * row + kernels::kMaxLanes;
+    // Of what one run needs: it begins up to a cache line before its first row, and where it is not the last, tiles may
+    // read as far past its last row as a kernel is wide.
+    const int32_t before = (kernels::kMaxLanes + row - 2) / row;
+    const int64_t rows =
+        std::min<int64_t>(phase_height_, int64_t{most_rows_} + before + phase_height_ - output_.height() + 1);
+    const int64_t pixels = rows * row + 2 * kernels::kMaxLanes;
     if (pixels > INT32_MAX / 2) return false;  // what follows stays within 32 bits
     plane = static_cast<int32_t>((pixels / kernels::kMaxLanes + 1) * kernels::kMaxLanes);
     if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;  // see Planner::SetPlanes
@@ -237,11 +243,19 @@ int32_t Conv::SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const
   return static_cast<int32_t>((planes + slices - 1) / slices * plane * static_cast<int64_t>(sizeof(float)));
 }
 
-// Copies the image to scratch: for each phase (py, px) of the strides that a kernel position needs, the pixels at
-// (r * stride_height + py, j * stride_width + px) of the padded image, for r in [begin, end).
-void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const {
-  const ConvOptions& o = options_;
+// The pixel of the output's run that scratch begins with, for runs from pixel `first` on: cache lines stay such.
+int32_t Conv::ScratchStart(int32_t first) const {
   const int32_t row = output_.planes.row;
+  return first / row * row / kernels::kMaxLanes * kernels::kMaxLanes;
+}
+
+// Copies the image to scratch: for each phase (py, px) of the strides that a kernel position needs, the pixels at
+// (r * stride_height + py, j * stride_width + px) of the padded image, for r from that of pixel `first` to `end`. Each
+// run uses the same scratch, which then stays in the cache.
+void Conv::Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const {
+  const ConvOptions& o = options_;
+  const int32_t row = output_.planes.row, begin = first / row;
+  const int32_t start = ScratchStart(first);
   const int32_t channels = input_.dims[3], height = input_.dims[1], width = input_.dims[2];
   const bool planar = input_.layout == graph::Layout::kPlanar;
   const int64_t channel_step = planar ? input_.planes.plane : 1;
@@ -251,7 +265,7 @@ void Conv::Split(const float* image, float* scratch, int32_t begin, int32_t end,
   const int64_t step = o.stride_width * pixel_step;
   const auto copy = step <= kernels::kStridedMaxStep ? strided_.copy[step] : nullptr;
   const auto copy_row = [&](const Phase& phase, float* to, int32_t channel, int32_t r) {
-    to += static_cast<int64_t>(channel) * scratch_plane_ + static_cast<int64_t>(r) * row;
+    to += static_cast<int64_t>(channel) * scratch_plane_ + (static_cast<int64_t>(r) * row - start);
     const int32_t y = r * o.stride_height + phase.top;
     if (y < 0 || y >= height) {
       std::fill(to, to + columns_, 0.0f);
@@ -321,12 +335,14 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
                                   : static_cast<int64_t>(input_.dims[1]) * input_.dims[2] * input_.dims[3];
   for (int32_t n = 0; n < output_.batch(); n++) {
     const float* x = context.data[inputs[0]] + n * input_batch;
+    int32_t origin = 0;  // the pixel at x
     if (in_place_) {
       x += input_.planes.origin;
     } else {
       const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height / options_.stride_height;
-      Split(x, context.scratch, first / row, std::min(phase_height_, end + reach), context.pool);
+      Split(x, context.scratch, first, std::min(phase_height_, end + reach), context.pool);
       x = context.scratch;
+      origin = ScratchStart(first);
     }
     const int64_t at = n * output_.planes.batch + output_.planes.origin;
     float* y = context.data[output] + at;
@@ -340,7 +356,7 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
       const int32_t pixel = first + from * lanes_;
       for (int slice = 0; slice < slices; slice++) {
         kernels::SpmmArgs args = packed_.Args(static_cast<size_t>(task / tiles) * slices + slice);
-        args.x = x + pixel;
+        args.x = x + (pixel - origin);
         args.y = y + pixel;
         args.residual = slice > 0 ? args.y : residual == nullptr ? nullptr : residual + pixel;
         args.low = slice + 1 < slices ? -kInfinity : low_;

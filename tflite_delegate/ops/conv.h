@@ -47,6 +47,7 @@ class Conv : public graph::Op {
   void Run(const graph::RunContext& context) const override { RunRows(context, 0, output_.height()); }
   bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
+  void SetMostRows(int32_t rows) override { most_rows_ = rows; }
   size_t WeightBytes() const override;
   bool FuseResidual(int residual, float low, float high) override;
   bool FuseClamp(float low, float high) override;
@@ -61,10 +62,11 @@ class Conv : public graph::Op {
   };
 
   Phase PhaseAt(int32_t y, int32_t x) const;
+  int32_t ScratchStart(int32_t first) const;
   int64_t TileBytes(int32_t pixels) const;
   int64_t Planes() const;
   int32_t SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const;
-  void Split(const float* image, float* scratch, int32_t begin, int32_t end, graph::ThreadPool* pool) const;
+  void Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const;
 
   ConvOptions options_;
   graph::Border border_;
@@ -72,7 +74,7 @@ class Conv : public graph::Op {
   float low_, high_;
   graph::Value input_, output_;
   int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
-  int32_t input_height_ = 0;
+  int32_t input_height_ = 0, most_rows_ = 0;
   int tiling_ = 0;
   bool again_ = false;     // Prepare will be called again, and needs the weights
   bool in_place_ = false;  // reads the image where it is
@@ -83,7 +85,7 @@ class Conv : public graph::Op {
   int lanes_ = 0;
   int32_t widest_ = 0;  // tile, in vectors
   size_t scratch_floats_ = 0;
-  // Scratch: [input channel][phase used][phase_height][row], see Split.
+  // Scratch: [phase used][input channel][rows of one run][row], see Split.
   std::vector<Phase> phases_;
   int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
 };
