@@ -79,8 +79,10 @@ def usual_points() -> list[Point]:
     # Inverted residual blocks are narrower than others, and wider inside.
     narrow = [(image, 896 // image) for image in IMAGES]
     layers += [Layer("conv", i, i, c, f) for i, n in narrow for c, f in ((n, 6 * n), (6 * n, n))]
-    # Wide images to add, as residual networks have them, are kept in no cache.
+    # Residual networks have wide images: too large for a cache to add, and copied before a stride.
     layers += [Layer("add", image, image, 14336 // image, 14336 // image) for image in IMAGES]
+    wide = [(image, 14336 // image) for image in IMAGES[1:4]]
+    layers += [Layer("conv", i, i, w, f, (1, 1), 2) for i, w in wide for f in (w // 2, 2 * w)]
     sizes = [(256, 256), (512, 512), (1024, 1000), (2048, 1000), (2048, 2048), (4096, 4096)]
     layers += [Layer("dense", 1, 1, inputs, outputs) for inputs, outputs in sizes]
     # All sizes at all rates would take three times as long and say no more: the law joins them.
@@ -287,9 +289,10 @@ def _sum(times: list[tuple[float, str]]) -> float:
 def one_layer(point: Point, added: bool = True) -> bytes:
     """Make a block-sparse `.tflite` of a layer between two small ones, which keep the delegate's own layout.
 
-    An addition stands where networks have it: it adds an image to what two layers have made of it, and another layer
-    comes next. It is computed along with the second, the image has to be kept meanwhile, and the sum is in no cache
-    when it is read. So what it takes is the difference from the same three layers without it, for ``added=False``.
+    An addition stands where networks have it: it adds an image to what three layers have made of it, and another layer
+    comes next. It is computed along with the third; a 3x3 convolution comes before, which takes so long that a large
+    image is in no cache any more, and nor is the sum when it is read. So what it takes is the difference from the same
+    four layers without it, for ``added=False``.
     """
     layer = point.layer
     random = np.random.default_rng(0)
@@ -316,6 +319,7 @@ def one_layer(point: Point, added: bool = True) -> bytes:
     elif layer.kind == "add":
         narrow = max(layer.channels // 4, 1)
         through = builder.conv(image, _inner(random, narrow, layer.channels))
+        through = builder.conv(through, _small(random, narrow, 9 * narrow, 0.5).reshape(narrow, 3, 3, narrow))
         through = builder.conv(through, _inner(random, layer.channels, narrow))
         image = builder.add(through, image) if added else through
         image = builder.conv(image, _inner(random, narrow, layer.channels, 0.0))

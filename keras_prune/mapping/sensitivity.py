@@ -21,7 +21,7 @@ from keras_prune.structures.base import Kernel, per_kernel
 Sensitivity = Mapping[str, Mapping[float, float]]
 """Of each layer, by its path: the loss of accuracy at each fraction of zeros."""
 
-_SAMPLE_ROWS, _SAMPLE_COLUMNS = 64, 128
+_SAMPLE_ROWS, _SAMPLE_COLUMNS = 64, 64
 RATES = (0.5, 0.8, 0.9)
 
 
@@ -29,7 +29,7 @@ def lost_energy(matrix: npt.NDArray[np.float32], kernel: Kernel, structure: Stru
     """Return the part of a layer's energy (sum of squares) that is lost with the smallest weights.
 
     For inputs of no particular direction it is the relative error of the layer's output. It is taken from the middle of
-    the matrix, up to 64 rows and about 128 columns.
+    the matrix, up to 64 rows and about 64 columns.
 
     Args:
         matrix: weights ``[rows, columns]``.
@@ -38,7 +38,7 @@ def lost_energy(matrix: npt.NDArray[np.float32], kernel: Kernel, structure: Stru
         zeros: fraction of zeros, in [0, 1).
     """
     cube = per_kernel(matrix, kernel)
-    channels = max(_SAMPLE_COLUMNS // cube.shape[1], 16)
+    channels = max(_SAMPLE_COLUMNS // cube.shape[1], 8)
     rows, columns = (_middle(n, most) for n, most in ((cube.shape[0], _SAMPLE_ROWS), (cube.shape[2], channels)))
     part = cube[rows, :, columns].reshape(rows.stop - rows.start, -1)
     if isinstance(structure, UnalignedBlock):

@@ -156,6 +156,7 @@ class LatencyTable:
         self.version = version
         self.threads = threads
         self._laws: dict[tuple[str, str], _Law] = {}
+        self._predicted: dict[Point, float] = {}
 
     def predict(self, point: Point) -> float:
         """Return a layer's latency in microseconds.
@@ -163,15 +164,15 @@ class LatencyTable:
         Raises:
             ValueError: nothing like it has been measured.
         """
-        measured = self.entries.get(point)
-        if measured is not None:
-            return measured
+        known = self.entries.get(point) or self._predicted.get(point)
+        if known is not None:
+            return known
         law = self._law(point.family)
         if law is None:
             raise ValueError(
                 f"the latency table has no entry like {point}: measure some with keras-prune latency-table"
             )
-        return law.predict(point)
+        return self._predicted.setdefault(point, law.predict(point))
 
     def missing(self, points: Iterable[Point]) -> list[Point]:
         """List the points that nothing measured is like."""
@@ -338,19 +339,20 @@ class _Law:
 
 def _non_negative(matrix: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Solve ``min |matrix @ x - wanted|`` for x >= 0, by trying which of its few entries are zero."""
+    count = matrix.shape[1]
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
     scaled = matrix / scale
     gram, right = scaled.T @ scaled, scaled.T @ wanted
-    best, best_loss = np.zeros(matrix.shape[1]), 0.0
-    for size in range(1, matrix.shape[1] + 1):
-        for subset in itertools.combinations(range(matrix.shape[1]), size):
-            index = np.array(subset)
-            block = gram[np.ix_(index, index)] + 1e-9 * np.eye(size)
-            solution = np.linalg.solve(block, right[index])
-            if (solution < 0).any():
-                continue
-            loss = solution @ gram[np.ix_(index, index)] @ solution - 2 * right[index] @ solution
-            if loss < best_loss:
-                best_loss, best = loss, np.zeros(matrix.shape[1])
-                best[index] = solution
+    best, best_loss = np.zeros(count), 0.0
+    for size in range(1, count + 1):
+        subsets = np.array(list(itertools.combinations(range(count), size)))
+        blocks = gram[subsets[:, :, None], subsets[:, None, :]]
+        wants = right[subsets]
+        solutions = np.linalg.solve(blocks + 1e-9 * np.eye(size), wants[:, :, None])[:, :, 0]
+        losses = np.einsum("si,sij,sj->s", solutions, blocks, solutions) - 2 * (wants * solutions).sum(axis=1)
+        losses[(solutions < 0).any(axis=1)] = np.inf
+        least = int(losses.argmin())
+        if losses[least] < best_loss:
+            best_loss, best = float(losses[least]), np.zeros(count)
+            best[subsets[least]] = solutions[least]
     return best / scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,7 @@ def scheme_text(structure: Structure | None) -> str:
     return scheme(structure.name, tuple(getattr(structure, name) for name in _PARAMETERS[structure.name]))
 
 
+@functools.cache
 def parse_scheme(text: str) -> Structure | None:
     """Make the structure that a text names; None for ``"dense"``.
 
