@@ -1,11 +1,11 @@
 // The kernels behind depthwise.h, as templates over the vectors of a CPU level.
 //
-// Registers: a strip of one vector of output pixels by kRows output rows; a column of the kernel at a time, whose input
-// rows are loaded once each and multiplied into up to kKernel accumulators.
+// Registers: a strip of one vector of output pixels by up to kMostRows output rows; a column of the kernel at a time,
+// whose input rows are loaded once each and multiplied into up to kKernel accumulators.
 //
 //    kernel column kx:   weights w[0][kx] .. w[K-1][kx]                         K registers
 //    input row i:        one load, at column x + kx                            1 or 2 in flight
-//    output row r:       acc[r] += w[i - r * stride][kx] * input               kRows accumulators
+//    output row r:       acc[r] += w[i - r * stride][kx] * input               kMostRows accumulators
 //
 // Columns outside the image are masked in the multiply-add (strips at the left and right edge only), rows outside it
 // are read from a row of zeros. The last strip of a row overlaps its neighbour instead of reaching into the next row.
@@ -30,6 +30,8 @@ class Depthwise {
   using Mask = typename Simd::Mask;
   // Without vectors there is nothing to gain.
   static constexpr int kRows = Simd::kLanes == 1 ? 1 : Simd::kRegisters >= 32 && !kDilated ? kDepthwiseRows : 4;
+  // Where just one more is left, it comes along.
+  static constexpr int kMostRows = kRows == kDepthwiseRows && kKernel == 3 && kStride == 1 ? kRows + 1 : kRows;
 
   // Strips of kCount rows, one after the other: along the rows of one plane, or in the same place of several planes.
   struct Strips {
@@ -159,22 +161,25 @@ class Depthwise {
 
   // Strips of so many rows are made for the inside of an image too; for large kernels that would be too much code.
   static constexpr bool HasInner(int count) {
-    return !kDilated && (count == kRows || (count == 4 && kRows > 4 && kKernel == 3));
+    return !kDilated && (count >= kRows || (count == 4 && kRows > 4 && kKernel == 3));
   }
 
   // As many rows as there are left. `inner`: all columns that they need are inside the image, `whole`: all rows too.
   template <int kCount>
   static void Dispatch(int32_t rows, bool inner, bool whole, const Strips& strips) {
     if (rows < kCount) {
-      if constexpr (kCount > 1) Dispatch<(kCount > 4 ? 4 : kCount / 2)>(rows, inner, whole, strips);
+      if constexpr (kCount > 1) {
+        Dispatch<(kCount > kRows ? kRows : kCount > 4 ? 4 : kCount / 2)>(rows, inner, whole, strips);
+      }
     } else if (HasInner(kCount) && inner) {
       whole ? Run<kCount, !HasInner(kCount), !HasInner(kCount)>(strips) : Run<kCount, true, !HasInner(kCount)>(strips);
     } else {
       Run<kCount, true, true>(strips);
     }
   }
-  // Twice four rather than seven and one.
   static int32_t RowsOf(int32_t left) {
+    if (left == kMostRows) return kMostRows;
+    // Twice four rather than seven and one.
     return left >= kRows && left != 8 ? kRows : left >= 4 && kRows >= 4 ? 4 : left >= 2 && kRows >= 2 ? 2 : 1;
   }
 
@@ -223,7 +228,7 @@ class Depthwise {
           strips.y_step = along ? lanes : args.y_plane;
           strips.weights_step = along ? 0 : 1 + kKernel * kKernel;
           for (int32_t plane = 0; plane < (along ? count : 1); plane++) {
-            Dispatch<kRows>(rows, inner, whole, strips);
+            Dispatch<kMostRows>(rows, inner, whole, strips);
             strips.x += args.x_plane;
             strips.y += args.y_plane;
             strips.weights += 1 + kKernel * kKernel;
