@@ -29,7 +29,7 @@ def lost_energy(matrix: npt.NDArray[np.float32], kernel: Kernel, structure: Stru
     """Return the part of a layer's energy (sum of squares) that is lost with the smallest weights.
 
     For inputs of no particular direction it is the relative error of the layer's output. It is taken from the middle of
-    the matrix, up to 64 rows and about 64 columns.
+    the matrix, up to 64 rows and 64 columns, or eight channels where those are more.
 
     Args:
         matrix: weights ``[rows, columns]``.

@@ -10,16 +10,16 @@ import pytest
 from latency_tables import analytic_table, microseconds
 from rich.console import Console
 
-from benchmarks import search
+from benchmarks import search, search_cases, search_page
 from demo.console import Screen
 from keras_prune.mapping import Layer, Plan, PlannedLayer, Point
 
-EFFORT = search.Effort()
+EFFORT = search_cases.Effort()
 SCHEMES = ["unaligned_block:4", "block_punched:8x4"]
 ACCURACY = {"rules": 0.80, "search policy_gradient": 0.82, "search bayesian": 0.79, "single unaligned_block:4": 0.81}
 
 
-def row(case: search.Case) -> search.Row:
+def row(case: search_cases.Case) -> search_cases.Row:
     accuracy = ACCURACY.get(f"{case.method} {case.detail}".strip(), 0.7) + 0.01 * case.seed
     return {
         **dataclasses.asdict(case),
@@ -50,11 +50,13 @@ def test_one_scheme_everywhere_just_meets_a_latency():
 
 
 def test_runs_go_on_where_they_stopped(tmp_path):
-    todo = search.cases(SCHEMES, seeds=[0, 1])
+    todo = search_cases.cases(SCHEMES, seeds=[0, 1])
     assert len(todo) == len(set(todo)) == 2 * 2 * 5
     # The comparison of the searches with the rules first, then single structures, each whole before the next.
-    assert [case.detail for case in todo if case.method == search.SINGLE] == [s for s in SCHEMES for _ in range(4)]
-    assert all(case.method != search.SINGLE for case in todo[:12])
+    assert [case.detail for case in todo if case.method == search_cases.SINGLE] == [
+        s for s in SCHEMES for _ in range(4)
+    ]
+    assert all(case.method != search_cases.SINGLE for case in todo[:12])
     results, made = tmp_path / "search.jsonl", []
     screen = Screen(Console(file=io.StringIO()))
 
@@ -69,19 +71,19 @@ def test_runs_go_on_where_they_stopped(tmp_path):
         search.run_all(todo, results, EFFORT, Runner(), screen)
     search.run_all(todo, results, EFFORT, Runner(), screen)
     assert made == [*todo[:4], *todo[3:]]
-    assert [search.Case.of(r) for r in search.read_results(results, EFFORT)] == todo
+    assert [search_cases.Case.of(r) for r in search_cases.read_results(results, EFFORT)] == todo
     with pytest.raises(ValueError, match="made with another effort"):
-        search.read_results(results, dataclasses.replace(EFFORT, trials=3))
+        search_cases.read_results(results, dataclasses.replace(EFFORT, trials=3))
     results.write_text('{"seed": 0}\n')
     with pytest.raises(ValueError, match="line 1 is no result"):
-        search.read_results(results, EFFORT)
+        search_cases.read_results(results, EFFORT)
 
 
 def test_page_says_who_wins(tmp_path):
-    rows = [row(case) for case in search.cases(SCHEMES)]
-    text = search.markdown(rows, EFFORT)
+    rows = [row(case) for case in search_cases.cases(SCHEMES)]
+    text = search_page.markdown(rows, EFFORT)
     assert "| search policy_gradient | 0.5000 | 80.0% | 83.00 ± 1.00 (3) | +2.00 ± 0.00 |" in text
-    for target in search.TARGETS:
+    for target in search_cases.TARGETS:
         said = text.split(f"**{target}**")[1]
         assert (
             "search policy_gradient: +2.00 points against the rules, better in 3 of 3; +1.00 points against the best"
@@ -89,11 +91,11 @@ def test_page_says_who_wins(tmp_path):
         )
         assert "single scheme (unaligned_block:4), better in 3 of 3." in said
         assert "search bayesian: -1.00 points against the rules, better in 0 of 3" in said
-    plot = search.text_plot(rows).splitlines()
+    plot = search_page.text_plot(rows).splitlines()
     # Dense is slowest and best: upper right.
     assert plot[0].rstrip().endswith("D") and {"P", "B", "R", "s"} <= set("".join(plot[1:16]))
-    assert search.markdown([], EFFORT) == "Nothing has been run yet.\n"
-    search.plot(rows, tmp_path / "search.png")
+    assert search_page.markdown([], EFFORT) == "Nothing has been run yet.\n"
+    search_page.plot(rows, tmp_path / "search.png")
     assert (tmp_path / "search.png").stat().st_size > 1000
     (tmp_path / "search.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     page = tmp_path / "page.md"
