@@ -1,8 +1,10 @@
-// Copies of every so many-th number, at every CPU level, with nothing readable or writable around the operands.
+// Runs of numbers taken apart, at every CPU level, with nothing readable or writable around the operands.
 #include "tflite_delegate/kernels/strided.h"
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/cpp/guarded.h"
@@ -18,24 +20,35 @@ INSTANTIATE_TEST_SUITE_P(Levels, StridedTest, ::testing::ValuesIn(Levels()), Lev
 TEST_P(StridedTest, TakesEveryNth) {
   Random random(7);
   for (int32_t step = 0; step <= kernels::kStridedMaxStep; step++) {
-    const auto copy = GetParam()->strided.copy[step];
-    ASSERT_EQ(copy != nullptr, step == 2 || step == 3 || step == 6) << step;
-    if (copy == nullptr) continue;
+    const auto split = GetParam()->strided.split[step];
+    ASSERT_EQ(split != nullptr, step == 1 || step == 2 || step == 3 || step == 6) << step;
+    if (split == nullptr) continue;
     for (int32_t count = 1; count <= 70; count++) {
-      Guarded<float> x(static_cast<size_t>((count - 1) * step + 1)), y(static_cast<size_t>(count));
-      for (size_t i = 0; i < x.size(); i++) x[i] = random.Hostile();
-      copy(x.data(), count, y.data());
-      for (int32_t i = 0; i < count; i++) {
-        const size_t from = static_cast<size_t>(i * step);
-        ASSERT_EQ(memcmp(y.data() + i, x.data() + from, sizeof(float)), 0)
-            << "step " << step << ", " << i << " of " << count;
+      for (int32_t left_out = 0; left_out <= step; left_out++) {  // the last: none
+        Guarded<float> x(static_cast<size_t>(count * step));
+        for (size_t i = 0; i < x.size(); i++) x[i] = random.Hostile();
+        std::vector<std::unique_ptr<Guarded<float>>> parts;
+        float* y[kernels::kStridedMaxStep] = {};
+        for (int32_t k = 0; k < step; k++) {
+          parts.push_back(std::make_unique<Guarded<float>>(static_cast<size_t>(count)));
+          if (k != left_out) y[k] = parts.back()->data();
+        }
+        split(x.data(), count, y);
+        for (int32_t i = 0; i < count * step; i++) {
+          if (y[i % step] == nullptr) continue;
+          ASSERT_EQ(memcmp(y[i % step] + i / step, x.data() + i, sizeof(float)), 0)
+              << "step " << step << ", " << i << " of " << count;
+        }
       }
     }
   }
 }
 
 TEST_P(StridedTest, OfNothingTouchesNothing) {
-  for (int32_t step : {2, 3, 6}) GetParam()->strided.copy[step](nullptr, 0, nullptr);
+  for (int32_t step : {1, 2, 3, 6}) {
+    float* y[kernels::kStridedMaxStep] = {};
+    GetParam()->strided.split[step](nullptr, 0, y);
+  }
 }
 
 }  // namespace

@@ -5,15 +5,15 @@
 //
 // Simd: Vec is a vector of kLanes floats, of which the CPU has kRegisters. Load and Store take any alignment; LoadN and
 // StoreN touch the first n lanes only and load zeros elsewhere. Max(bound, v), Min(bound, v) and Clamp give NaN where v
-// is NaN. Fma(sum, a, b) is sum + a * b. Weights<B> holds the B weights of a block; its Fma<k>(sum, x) is sum + x *
-// weight[k]. A Mask says which lanes; in memory it is -1 or 0 a lane. FmaWhere leaves the sum as it is where the mask
-// is not set, whatever a holds there. LoadEven(p) takes p[0], p[2], ..., LoadPairs also p[1], p[3], ..., both in an
-// order that suits the CPU and that LoadEvenMask shares; InOrder restores it. LoadEvery<n, k>(p) is p[k], p[n + k],
-// p[2 * n + k], ... in order, and may load the n * kLanes floats from p on. NextEven(even, p) is LoadEven(p + 2) where
-// even is LoadEven(p). InRegister(v) is v, which the compiler must not load again for each use of it. Scale(v, n)
-// is v * 2^n, n integral, |n| <= 250, with gradual underflow (Round gives such n). MaxOrNan(a, b) is NaN where either
-// is. Rows<B> is a vector of B floats, one a row: Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of
-// `with`.
+// is NaN. Fma(sum, a, b) is sum + a * b. Weights<B> holds the B weights of a block in kRegisters registers;
+// its Fma<k>(sum, x) is sum + x * weight[k]. A Mask says which lanes; in memory it is -1 or 0 a lane. FmaWhere leaves
+// the sum as it is where the mask is not set, whatever a holds there. LoadEven(p) takes p[0], p[2], ..., LoadPairs also
+// p[1], p[3], ..., both in an order that suits the CPU and that LoadEvenMask shares; InOrder restores it.
+// NextEven(even, p) is LoadEven(p + 2) where even is LoadEven(p). LoadThrees(p, parts) takes p[k], p[3 + k], p[6 + k],
+// ... to parts[k], in order; Unzip(a, b) the even and the odd lanes of a and b, in order. InRegister(v) is v, which the
+// compiler must not load again for each use of it. Scale(v, n) is v * 2^n, n integral, |n| <= 250, with gradual
+// underflow (Round gives such n). MaxOrNan(a, b) is NaN where either is. Rows<B> is a vector of B floats, one a row:
+// Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of `with`.
 //
 // Kernels are stateless: no allocation, no threads; the caller picks the part of the output. They know no TFLite type.
 #ifndef TFLITE_DELEGATE_KERNELS_KERNELS_H_

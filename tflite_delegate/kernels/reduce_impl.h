@@ -17,12 +17,18 @@ class Reduce {
   struct Sum {
     static constexpr float kStart = 0.0f;
     static Vec Fold(Vec all, Vec x) { return Simd::Add(all, x); }
-    static float FoldOne(float all, float x) { return all + x; }
+    static float AllLanes(Vec v) { return Simd::Sum(v); }
   };
   struct Max {
     static constexpr float kStart = -__builtin_huge_valf();
     static Vec Fold(Vec all, Vec x) { return Simd::Max(all, x); }
-    static float FoldOne(float all, float x) { return all > x ? all : x; }
+    static float AllLanes(Vec v) {
+      float lanes[kLanes];
+      Simd::Store(lanes, v);
+      float all = lanes[0];
+      for (int i = 1; i < kLanes; i++) all = all > lanes[i] ? all : lanes[i];
+      return all;
+    }
   };
 
   // The first n lanes from p, the others such that they change nothing.
@@ -35,15 +41,6 @@ class Reduce {
       for (int i = 0; i < kLanes; i++) lanes[i] = i < n ? p[i] : Op::kStart;
       return Simd::Load(lanes);
     }
-  }
-
-  template <class Op>
-  static BLOCK_SPARSE_INLINE float AllLanes(Vec v) {
-    float lanes[kLanes];
-    Simd::Store(lanes, v);
-    float all = lanes[0];
-    for (int i = 1; i < kLanes; i++) all = Op::FoldOne(all, lanes[i]);
-    return all;
   }
 
   // Some chains of folds, so that none waits for the one before it.
@@ -68,7 +65,7 @@ class Reduce {
     } else {
       for (int32_t y = 0; y < height; y++, x += row) Run<Op>(x, width, all);
     }
-    return AllLanes<Op>(Op::Fold(Op::Fold(all[0], all[1]), Op::Fold(all[2], all[3])));
+    return Op::AllLanes(Op::Fold(Op::Fold(all[0], all[1]), Op::Fold(all[2], all[3])));
   }
 
   template <class Op>

@@ -47,24 +47,26 @@ struct Simd {
   static Vec Select(Mask mask, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, mask); }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return Fma(sum, _mm256_and_ps(a, mask), b); }
   // Lanes 2, 3 and 4, 5 have changed places, which costs less than to set them right for every load.
-  // Lane i is lane (i * kStep + kFrom) mod 8 of the vector that it lies in, whichever that is.
-  template <int kStep, int kFrom = 0>
-  static Vec LoadEvery(const float* p) {
-    const __m256i lanes =
-        _mm256_add_epi32(_mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(kStep)),
-                         _mm256_set1_epi32(kFrom));
-    Vec all = _mm256_permutevar8x32_ps(Load(p), lanes);
-    Unroll<kStep - 1>([&](auto k) BLOCK_SPARSE_LAMBDA {
-      constexpr int kFirst = (8 * (k + 1) - kFrom + kStep - 1) / kStep;  // of the lanes from this vector on
-      all = _mm256_blend_ps(all, _mm256_permutevar8x32_ps(Load(p + 8 * (k + 1)), lanes), 0xff << kFirst & 0xff);
-    });
-    return all;
-  }
   static Vec LoadEven(const float* p) { return _mm256_shuffle_ps(Load(p), Load(p + 8), 0x88); }
   static void LoadPairs(const float* p, Vec* even, Vec* odd) {
     const Vec a = Load(p), b = Load(p + 8);
     *even = _mm256_shuffle_ps(a, b, 0x88);
     *odd = _mm256_shuffle_ps(a, b, 0xDD);
+  }
+  static void LoadThrees(const float* p, Vec* parts) {
+    // Every third lane, from lane 0, 1 and 2 on. In each lane one of the three vectors has what a part wants.
+    constexpr int kEveryThird[3] = {0x49, 0x92, 0x24};
+    const Vec a = Load(p), b = Load(p + 8), c = Load(p + 16);
+    Unroll<3>([&](auto k) BLOCK_SPARSE_LAMBDA {
+      const Vec ab = _mm256_blend_ps(a, b, kEveryThird[(k + 1) % 3]);
+      const Vec abc = _mm256_blend_ps(ab, c, kEveryThird[(k + 2) % 3]);
+      const __m256i threes = _mm256_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21);
+      parts[k] = _mm256_permutevar8x32_ps(abc, _mm256_add_epi32(threes, _mm256_set1_epi32(k)));
+    });
+  }
+  static void Unzip(Vec a, Vec b, Vec* even, Vec* odd) {
+    *even = InOrder(_mm256_shuffle_ps(a, b, 0x88));
+    *odd = InOrder(_mm256_shuffle_ps(a, b, 0xDD));
   }
   static Vec InRegister(Vec v) {
     asm("" : "+x"(v));
@@ -88,6 +90,7 @@ struct Simd {
   // Broadcast at the point of use: sixteen registers leave room for one weight only.
   template <int kBlock>
   struct Weights {
+    static constexpr int kRegisters = 1;
     const float* weights;
     explicit Weights(const float* p) : weights(p) {}
     template <int kLane>

@@ -48,23 +48,20 @@ struct Simd {
   static Mask Less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static Vec Select(Mask mask, Vec yes, Vec no) { return _mm512_mask_blend_ps(mask, no, yes); }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return _mm512_mask3_fmadd_ps(a, b, sum, mask); }
-  // Lane i is lane (i * kStep + kFrom) mod 16 of the vector that it lies in, whichever that is.
-  template <int kStep, int kFrom = 0>
-  static Vec LoadEvery(const float* p) {
-    const __m512i lanes =
-        _mm512_add_epi32(_mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32(kStep)),
-                         _mm512_set1_epi32(kFrom));
-    Vec all = _mm512_permutexvar_ps(lanes, Load(p));
-    Unroll<kStep - 1>([&](auto k) BLOCK_SPARSE_LAMBDA {
-      constexpr int kFirst = (16 * (k + 1) - kFrom + kStep - 1) / kStep;  // of the lanes from this vector on
-      all = _mm512_mask_permutexvar_ps(all, static_cast<__mmask16>(0xffff << kFirst), lanes, Load(p + 16 * (k + 1)));
-    });
-    return all;
-  }
   static Vec LoadEven(const float* p) { return _mm512_permutex2var_ps(Load(p), Even(), Load(p + 16)); }
-  static void LoadPairs(const float* p, Vec* even, Vec* odd) {
-    const Vec a = Load(p), b = Load(p + 16);
+  static void LoadPairs(const float* p, Vec* even, Vec* odd) { Unzip(Load(p), Load(p + 16), even, odd); }
+  static void LoadThrees(const float* p, Vec* parts) {
+    // Every third lane, from lane 0, 1 and 2 on. In each lane one of the three vectors has what a part wants.
+    constexpr __mmask16 kEveryThird[3] = {0x9249, 0x2492, 0x4924};
+    const Vec a = Load(p), b = Load(p + 16), c = Load(p + 32);
+    Unroll<3>([&](auto k) BLOCK_SPARSE_LAMBDA {
+      const Vec ab = _mm512_mask_mov_ps(a, kEveryThird[(k + 2) % 3], b);
+      const Vec abc = _mm512_mask_mov_ps(ab, kEveryThird[(k + 1) % 3], c);
+      const __m512i threes = _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45);
+      parts[k] = _mm512_permutexvar_ps(_mm512_add_epi32(threes, _mm512_set1_epi32(k)), abc);
+    });
+  }
+  static void Unzip(Vec a, Vec b, Vec* even, Vec* odd) {
     *even = _mm512_permutex2var_ps(a, Even(), b);
     *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(Even(), _mm512_set1_epi32(1)), b);
   }
@@ -87,6 +84,7 @@ struct Simd {
   // The weights of one block, each ready to multiply a vector of pixels.
   template <int kBlock>
   struct Weights {
+    static constexpr int kRegisters = kBlock;
     Vec lane[kBlock];
     explicit Weights(const float* p) {
       for (int k = 0; k < kBlock; k++) lane[k] = _mm512_set1_ps(p[k]);

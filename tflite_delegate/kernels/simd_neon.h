@@ -50,18 +50,18 @@ struct Simd {
     return Fma(sum, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), mask)), b);
   }
   static Vec LoadEven(const float* p) { return vld2q_f32(p).val[0]; }
-  template <int kStep, int kFrom = 0>
-  static Vec LoadEvery(const float* p) {
-    static_assert(kStep == 2 || kStep == 3 || kStep == 6, "what vld2 and vld3 give");
-    if constexpr (kStep == 2) return vld2q_f32(p).val[kFrom];
-    if constexpr (kStep == 3) return vld3q_f32(p).val[kFrom];
-    const Vec a = vld3q_f32(p).val[kFrom % 3], b = vld3q_f32(p + 12).val[kFrom % 3];
-    return kFrom < 3 ? vuzp1q_f32(a, b) : vuzp2q_f32(a, b);
-  }
   static void LoadPairs(const float* p, Vec* even, Vec* odd) {
     const float32x4x2_t pairs = vld2q_f32(p);
     *even = pairs.val[0];
     *odd = pairs.val[1];
+  }
+  static void LoadThrees(const float* p, Vec* parts) {
+    const float32x4x3_t threes = vld3q_f32(p);
+    for (int k = 0; k < 3; k++) parts[k] = threes.val[k];
+  }
+  static void Unzip(Vec a, Vec b, Vec* even, Vec* odd) {
+    *even = vuzp1q_f32(a, b);
+    *odd = vuzp2q_f32(a, b);
   }
   static Vec InRegister(Vec v) {
     asm("" : "+w"(v));
@@ -81,6 +81,7 @@ struct Simd {
   // The weights stay in whole registers; the multiply picks its lane.
   template <int kBlock>
   struct Weights {
+    static constexpr int kRegisters = kBlock / 4;
     float32x4_t quad[kBlock / 4];
     explicit Weights(const float* p) {
       for (int k = 0; k < kBlock / 4; k++) quad[k] = vld1q_f32(p + 4 * k);
@@ -136,6 +137,7 @@ struct Simd {
 
 template <>
 struct Simd::Weights<2> {
+  static constexpr int kRegisters = 1;
   float32x2_t pair;
   explicit Weights(const float* p) : pair(vld1_f32(p)) {}
   template <int kLane>
@@ -146,6 +148,7 @@ struct Simd::Weights<2> {
 
 template <>
 struct Simd::Weights<1> {
+  static constexpr int kRegisters = 1;
   float32x4_t all;
   explicit Weights(const float* p) : all(vld1q_dup_f32(p)) {}
   template <int kLane>

@@ -42,13 +42,16 @@ struct Simd {
   static Vec Select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
   static Vec FmaWhere(Mask mask, Vec sum, Vec a, Vec b) { return mask ? sum + a * b : sum; }
   static Vec LoadEven(const float* p) { return *p; }
-  template <int kStep, int kFrom = 0>
-  static Vec LoadEvery(const float* p) {
-    return p[kFrom];
-  }
   static void LoadPairs(const float* p, Vec* even, Vec* odd) {
     *even = p[0];
     *odd = p[1];
+  }
+  static void LoadThrees(const float* p, Vec* parts) {
+    for (int k = 0; k < 3; k++) parts[k] = p[k];
+  }
+  static void Unzip(Vec a, Vec b, Vec* even, Vec* odd) {
+    *even = a;
+    *odd = b;
   }
   static Vec InRegister(Vec v) { return v; }
   static Vec NextEven(Vec, const float* p) { return p[2]; }
@@ -61,6 +64,7 @@ struct Simd {
 
   template <int kBlock>
   struct Weights {
+    static constexpr int kRegisters = 1;
     const float* weights;
     explicit Weights(const float* p) : weights(p) {}
     template <int kLane>

@@ -8,6 +8,9 @@
 //   row set 2    ...                             1 to 4 inputs in flight
 //   row set 3   acc30     ...    ...  acc35
 //
+// AVX-512, block 8, tile 3: 8 weights beside 24 accumulators would be one register too many. Instead the 3 inputs stay
+// in registers and the weights come one at a time.
+//
 // Unaligned: row r always accumulates in row set r mod B, and the packer has rotated each block's weights to match, so
 // no accumulator moves. After the blocks that start at row i nothing more can reach row i: its set is stored and takes
 // over row i + B. The inner loop is the aligned kernel's.
@@ -37,7 +40,6 @@ class Spmm {
   static BLOCK_SPARSE_INLINE void Blocks(Accumulators& acc, uint32_t count, const float* x, const float*& weights,
                                          const int32_t*& offsets) {
     for (; count != 0; count--) {
-      const Weights block(weights);
       const float* pixels = reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + *offsets);
       asm("" : "+r"(pixels));  // one register, so that neighbouring loads can be one instruction
       if constexpr (kSource == kSpmmFar) {
@@ -47,14 +49,30 @@ class Spmm {
         Unroll<(kBytes + kLine - 1) / kLine>(
             [&](auto line) __attribute__((always_inline)) { __builtin_prefetch(ahead + line * kLine); });
       }
-      Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
-        // More than two in flight would put accumulators on the stack where registers are tight.
-        if constexpr (t % 2 == 0 && (kBlock + 1) * kTile + 1 > Simd::kRegisters) asm volatile("" ::: "memory");
-        const Vec vector = Simd::Load(pixels + t * Simd::kLanes);
-        Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
-          acc.row[r].tile[t] = block.template Fma<r>(acc.row[r].tile[t], vector);
+      if constexpr (kBlock * kTile + Weights::kRegisters + 1 > Simd::kRegisters) {
+        // The weights do not fit beside the accumulators, but the inputs do: one weight at a time.
+        Vec vectors[kTile];
+        Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+          vectors[t] = Simd::InRegister(Simd::Load(pixels + t * Simd::kLanes));
         });
-      });
+        Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
+          const Vec weight = Simd::InRegister(Simd::Set1(weights[r]));
+          Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+            acc.row[r].tile[t] = Simd::Fma(acc.row[r].tile[t], vectors[t], weight);
+          });
+          asm volatile("" ::: "memory");  // none of them early
+        });
+      } else {
+        const Weights block(weights);
+        Unroll<kTile>([&](auto t) __attribute__((always_inline)) {
+          // More than two in flight would put accumulators on the stack where registers are tight.
+          if constexpr (t % 2 == 0 && (kBlock + 1) * kTile + 1 > Simd::kRegisters) asm volatile("" ::: "memory");
+          const Vec vector = Simd::Load(pixels + t * Simd::kLanes);
+          Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
+            acc.row[r].tile[t] = block.template Fma<r>(acc.row[r].tile[t], vector);
+          });
+        });
+      }
       weights += kBlock;
       offsets++;
     }

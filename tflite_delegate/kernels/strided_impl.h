@@ -3,29 +3,57 @@
 #define TFLITE_DELEGATE_KERNELS_STRIDED_IMPL_H_
 
 #include "tflite_delegate/kernels/strided.h"
+#include "tflite_delegate/kernels/unroll.h"
 
 namespace block_sparse {
 namespace kernels {
 
 template <class Simd, int kStep>
-void CopyStrided(const float* x, int32_t count, float* y) {
-  int32_t i = 0;
-  // Before the last one there is always a whole stretch to load.
-  for (; i + Simd::kLanes < count; i += Simd::kLanes) {
-    Simd::Store(y + i, Simd::template LoadEvery<kStep>(x + i * kStep));
+BLOCK_SPARSE_INLINE void LoadInterleaved(const float* p, typename Simd::Vec (&parts)[kStep]) {
+  using Vec = typename Simd::Vec;
+  static_assert(kStep <= 3 || kStep == 6, "twos, threes, or threes of twos");
+  if constexpr (kStep == 1) {
+    parts[0] = Simd::Load(p);
+  } else if constexpr (kStep == 2) {
+    Simd::LoadPairs(p, &parts[0], &parts[1]);
+    Unroll<2>([&](auto k) BLOCK_SPARSE_LAMBDA { parts[k] = Simd::InOrder(parts[k]); });
+  } else if constexpr (kStep == 3) {
+    Simd::LoadThrees(p, parts);
+  } else {
+    Vec first[3], second[3];
+    Simd::LoadThrees(p, first);
+    Simd::LoadThrees(p + 3 * Simd::kLanes, second);
+    Unroll<3>([&](auto k) BLOCK_SPARSE_LAMBDA { Simd::Unzip(first[k], second[k], &parts[k], &parts[3 + k]); });
   }
+}
+
+template <class Simd, int kStep>
+void Split(const float* x, int32_t count, float* const* y) {
+  const auto split = [&](int32_t i) BLOCK_SPARSE_LAMBDA {
+    typename Simd::Vec parts[kStep];
+    LoadInterleaved<Simd, kStep>(x + static_cast<int64_t>(i) * kStep, parts);
+    Unroll<kStep>([&](auto k) BLOCK_SPARSE_LAMBDA {
+      if (y[k] != nullptr) Simd::Store(y[k] + i, parts[k]);
+    });
+  };
+  int32_t i = 0;
+  for (; i + Simd::kLanes <= count; i += Simd::kLanes) split(i);
+  if (i == count) return;
   if (i > 0) {
-    // The last of them at the stretch's end, which begins among those that are there already.
-    i = count - Simd::kLanes;
-    Simd::Store(y + i, Simd::template LoadEvery<kStep, kStep - 1>(x + i * kStep - (kStep - 1)));
+    // The last of them begin among those that are there already.
+    split(count - Simd::kLanes);
     return;
   }
-  for (; i < count; i++) y[i] = x[i * kStep];
+  for (; i < count; i++) {
+    for (int k = 0; k < kStep; k++) {
+      if (y[k] != nullptr) y[k][i] = x[i * kStep + k];
+    }
+  }
 }
 
 template <class Simd>
 constexpr StridedKernels MakeStridedKernels() {
-  return {{nullptr, nullptr, CopyStrided<Simd, 2>, CopyStrided<Simd, 3>, nullptr, nullptr, CopyStrided<Simd, 6>}};
+  return {{nullptr, Split<Simd, 1>, Split<Simd, 2>, Split<Simd, 3>, nullptr, nullptr, Split<Simd, 6>}};
 }
 
 }  // namespace kernels

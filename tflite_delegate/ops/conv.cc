@@ -158,6 +158,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
         position[ky * o.kernel_width + kx] = static_cast<int32_t>(at);
       }
     }
+    common_columns_ = input_.dims[2] / o.stride_width;
+    for (const Phase& phase : phases_) common_columns_ = std::min(common_columns_, phase.last - phase.first);
     const int64_t floats = static_cast<int64_t>(phases_.size()) * channels * plane;
     if (floats > kMaxFloats) return false;
     scratch_floats_ = static_cast<size_t>(floats) + kernels::kMaxLanes;
@@ -208,7 +210,7 @@ Conv::Phase Conv::PhaseAt(int32_t y, int32_t x) const {
   phase.first = std::min(columns_, phase.left < 0 ? (stride - 1 - phase.left) / stride : 0);
   const int32_t beyond = width - phase.left;  // j * stride < beyond
   phase.last = std::max(phase.first, std::min(columns_, beyond > 0 ? (beyond + stride - 1) / stride : 0));
-  phase.pixel = static_cast<int64_t>(phase.first) * stride + phase.left;
+  phase.pixel = phase.first * stride + phase.left;
   return phase;
 }
 
@@ -250,54 +252,54 @@ int32_t Conv::ScratchStart(int32_t first) const {
 // (r * stride_height + py, j * stride_width + px) of the padded image, for r from that of pixel `first` to `end`. Each
 // run uses the same scratch, which then stays in the cache.
 void Conv::Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const {
-  const ConvOptions& o = options_;
   const int32_t row = output_.planes.row, begin = first / row;
-  const int32_t start = ScratchStart(first);
-  const int32_t channels = input_.dims[3], height = input_.dims[1], width = input_.dims[2];
-  const bool planar = input_.layout == graph::Layout::kPlanar;
-  const int64_t channel_step = planar ? input_.planes.plane : 1;
-  const int64_t row_step = planar ? input_.planes.row : static_cast<int64_t>(width) * channels;
-  const int64_t pixel_step = planar ? 1 : channels;
-  if (planar) image += input_.planes.origin;
-  const int64_t step = o.stride_width * pixel_step;
-  const auto copy = step <= kernels::kStridedMaxStep ? strided_.copy[step] : nullptr;
-  const auto copy_row = [&](const Phase& phase, float* to, int32_t channel, int32_t r) {
-    to += static_cast<int64_t>(channel) * scratch_plane_ + (static_cast<int64_t>(r) * row - start);
-    const int32_t y = r * o.stride_height + phase.top;
-    if (y < 0 || y >= height) {
-      std::fill(to, to + columns_, 0.0f);
-      return;
-    }
-    const int32_t count = phase.last - phase.first;
-    const float* pixels = image + channel * channel_step + y * row_step + phase.pixel * pixel_step;
-    std::fill(to, to + phase.first, 0.0f);
-    to += phase.first;
-    if (step == 1) {
-      std::copy(pixels, pixels + count, to);
-    } else if (copy != nullptr) {
-      copy(pixels, count, to);
-    } else {
-      for (int32_t j = 0; j < count; j++, pixels += step) to[j] = *pixels;
-    }
-    std::fill(to + count, to + (columns_ - phase.first), 0.0f);
-  };
-  // In the order in which the image lies in memory: a row holds all channels of interleaved pixels.
-  const int64_t phase_floats = static_cast<int64_t>(channels) * scratch_plane_;
-  if (planar) {
-    pool->For(static_cast<int>(phases_.size()) * channels, [&](int task) {
-      const int phase = task / channels;
+  const int64_t start = ScratchStart(first);
+  const int32_t channels = input_.dims[3];
+  scratch -= start;
+  if (input_.layout == graph::Layout::kPlanar) {
+    image += input_.planes.origin;
+    pool->For(channels, [&](int c) {
       for (int32_t r = begin; r < end; r++) {
-        copy_row(phases_[phase], scratch + phase * phase_floats, task % channels, r);
+        SplitRow(image + c * int64_t{input_.planes.plane}, r, 1, scratch + c * int64_t{scratch_plane_});
       }
     });
   } else {
-    pool->For(end - begin, [&](int r) {
-      float* to = scratch;
-      for (const Phase& phase : phases_) {
-        for (int32_t c = 0; c < channels; c++) copy_row(phase, to, c, begin + r);
-        to += phase_floats;
+    pool->For(end - begin, [&](int r) { SplitRow(image, begin + r, channels, scratch); });
+  }
+}
+
+// Row r of all phases: of `channels` channels, whose pixels lie side by side from `image` on. They go to planes from
+// `scratch` on.
+void Conv::SplitRow(const float* image, int32_t r, int32_t channels, float* scratch) const {
+  const int32_t stride = options_.stride_width;
+  const int64_t step = int64_t{channels} * stride;
+  const bool planar = input_.layout == graph::Layout::kPlanar;
+  const int64_t row_step = planar ? input_.planes.row : int64_t{channels} * input_.dims[2];
+  const auto split = step <= kernels::kStridedMaxStep ? strided_.split[step] : nullptr;
+  scratch += static_cast<int64_t>(r) * output_.planes.row;
+  float* parts[kernels::kStridedMaxStep] = {};  // for the pixels of one stretch of `stride`, channel by channel
+  for (size_t p = 0; p < phases_.size(); p++) {
+    const Phase& phase = phases_[p];
+    float* to = scratch + static_cast<int64_t>(p) * input_.dims[3] * scratch_plane_;
+    const int32_t y = r * options_.stride_height + phase.top;
+    const bool outside = y < 0 || y >= input_.dims[1];
+    const float* pixels = outside ? nullptr : image + y * row_step;
+    const int32_t whole = split != nullptr && !outside ? common_columns_ : 0;
+    for (int32_t c = 0; c < channels; c++, to += scratch_plane_) {
+      const int32_t zeros = outside ? columns_ : phase.first;
+      for (int32_t j = 0; j < zeros; j++) to[j] = 0.0f;
+      if (outside) continue;
+      for (int32_t j = phase.first + whole; j < phase.last; j++) {
+        to[j] = pixels[(static_cast<int64_t>(j) * stride + phase.left) * channels + c];
       }
-    });
+      for (int32_t j = phase.last; j < columns_; j++) to[j] = 0.0f;
+      if (whole > 0) parts[phase.pixel * channels + c] = to + phase.first;
+    }
+    // Phases of the same rows stand next to each other.
+    if (whole > 0 && (p + 1 == phases_.size() || phases_[p + 1].top != phase.top)) {
+      split(pixels, whole, parts);
+      std::fill(parts, parts + step, nullptr);
+    }
   }
 }
 

@@ -55,10 +55,9 @@ class Conv : public graph::Op {
 
  private:
   // Every stride-th pixel of every stride-th row: row r is the image's r * stride_height + top. The columns [first,
-  // last) are its pixels from `pixel` on, the others lie outside of it.
+  // last) are its pixels from `pixel` on, which is less than the stride; the others lie outside of it.
   struct Phase {
-    int32_t top, left, first, last;
-    int64_t pixel;
+    int32_t top, left, first, last, pixel;
   };
 
   Phase PhaseAt(int32_t y, int32_t x) const;
@@ -67,6 +66,7 @@ class Conv : public graph::Op {
   int64_t Planes() const;
   int32_t SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const;
   void Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const;
+  void SplitRow(const float* image, int32_t r, int32_t channels, float* scratch) const;
 
   ConvOptions options_;
   graph::Border border_;
@@ -88,6 +88,7 @@ class Conv : public graph::Op {
   // Scratch: [phase used][input channel][rows of one run][row], see Split.
   std::vector<Phase> phases_;
   int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
+  int32_t common_columns_ = 0;  // that all phases have
 };
 
 }  // namespace ops
