@@ -14,6 +14,10 @@ namespace {
 // group go round in it. An op that touches less than three times that is left whole, because a band costs a call and
 // reads the weights once more. Measured on MobileNetV1, V2, V3-Large and EfficientNet-Lite0 with bands of 256 to 1024
 // KiB and limits of 1200 KiB to never.
+//
+// With more than one thread there are no bands: all threads would wait for each other after every op of every band, and
+// find half of the rows that it reads in another's cache. Two threads ran MobileNetV1, V2 and EfficientNet-Lite0 a
+// tenth faster without.
 constexpr int64_t kBandBytes = 512 << 10;
 constexpr int64_t kLargeBytes = 1536 << 10;
 constexpr int64_t kBytesPerWeightByte = 16;
@@ -116,6 +120,21 @@ std::vector<Step> TurnsOf(const Group& group, const std::vector<std::unique_ptr<
   return turns;
 }
 
+// Groups of one op each, which run whole; but where there were bands, with the rows together that were in a turn
+// before.
+std::vector<Group> RunWhole(const std::vector<Group>& groups, const std::vector<std::unique_ptr<Op>>& ops,
+                            const std::vector<Value>& values) {
+  std::vector<Group> whole;
+  for (const Group& group : groups) {
+    for (int i = group.first; i <= group.last; i++) whole.push_back({i, i, 1});
+    if (group.bands == 1) continue;
+    std::vector<std::vector<int32_t>> ends(group.last - group.first + 1);
+    for (const Step& turn : TurnsOf(group, ops, values)) ends[turn.op - group.first].push_back(turn.end);
+    for (int i = group.first; i <= group.last; i++) ops[i]->SetRuns(ends[i - group.first]);
+  }
+  return whole;
+}
+
 // The first row that a turn from row `begin` on touches: an op may start at the beginning of a cache line.
 int32_t FirstTouched(const Value& value, int32_t begin) {
   const int32_t pixel = begin * value.planes.row / kernels::kMaxLanes * kernels::kMaxLanes;
@@ -184,9 +203,10 @@ void AppendGroup(const Group& group, const std::vector<std::unique_ptr<Op>>& ops
 }  // namespace
 
 Bands PlanBands(const std::vector<std::unique_ptr<Op>>& ops, const std::vector<Value>& values,
-                const std::vector<bool>& pinned) {
+                const std::vector<bool>& pinned, int num_threads) {
   Bands bands;
   bands.groups = FindGroups(ops, values);
+  if (num_threads > 1) bands.groups = RunWhole(bands.groups, ops, values);
   bands.window.assign(values.size(), 0);
   for (const Group& group : bands.groups) {
     if (group.bands > 1) {

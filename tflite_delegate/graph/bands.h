@@ -33,9 +33,9 @@ struct Bands {
 };
 
 // Cuts the op list into groups and says in which order to run them. The planes of all values are set, for whole images.
-// `pinned` values are kept whole.
+// `pinned` values are kept whole. More than one thread: every op runs whole.
 Bands PlanBands(const std::vector<std::unique_ptr<Op>>& ops, const std::vector<Value>& values,
-                const std::vector<bool>& pinned);
+                const std::vector<bool>& pinned, int num_threads);
 
 }  // namespace graph
 }  // namespace block_sparse

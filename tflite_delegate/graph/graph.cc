@@ -142,7 +142,7 @@ void Graph::AliasConcatenations() {
   }
 }
 
-void Graph::PlanBandsAndWindows() {
+void Graph::PlanBandsAndWindows(int num_threads) {
   // Parts of concatenations, and what they are parts of, are laid out as wholes.
   std::vector<bool> pinned(values_.size(), false);
   for (size_t v = 0; v < values_.size(); v++) {
@@ -150,7 +150,7 @@ void Graph::PlanBandsAndWindows() {
     if (alias_[v] >= 0) pinned[alias_[v]] = true;
   }
   for (int v : outputs_) pinned[v] = true;
-  bands_ = PlanBands(ops_, values_, pinned);
+  bands_ = PlanBands(ops_, values_, pinned, num_threads);
   std::vector<int32_t> most(ops_.size(), 0);
   for (const Step& step : bands_.steps) {
     if (step.op >= 0 && step.end > 0) most[step.op] = std::max(most[step.op], step.end - step.begin);
@@ -339,7 +339,7 @@ bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::s
   alias_.assign(values_.size(), -1);
   alias_at_.assign(values_.size(), 0);
   AliasConcatenations();
-  PlanBandsAndWindows();
+  PlanBandsAndWindows(num_threads);
   for (const auto& op : ops_) {
     std::string kind;
     if (tuning != nullptr && op->Tilings() > 1) {

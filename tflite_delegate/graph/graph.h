@@ -72,7 +72,7 @@ class Graph {
   void RemoveUnusedOps();
   void InsertZeroBorders();
   void AliasConcatenations();
-  void PlanBandsAndWindows();
+  void PlanBandsAndWindows(int num_threads);
   void Slide(const Step& step, ThreadPool* pool);
   bool PlanMemory();
   int Root(int value) const;       // the value in whose memory it lies

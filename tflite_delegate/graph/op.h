@@ -89,6 +89,10 @@ class Op {
   virtual void RunRows(const RunContext& /*context*/, int32_t /*begin*/, int32_t /*end*/) const {}
   // Said before Prepare: no run will be of more rows than these.
   virtual void SetMostRows(int32_t /*rows*/) {}
+  // Said before Prepare of an op that runs whole, but with one thread would not: the rows after the last of each run
+  // that it would have. Where sums round otherwise in other runs, these keep the bits independent of the number of
+  // threads.
+  virtual void SetRuns(const std::vector<int32_t>& /*ends*/) {}
   // Weights that every RunRows reads through, in bytes.
   virtual size_t WeightBytes() const { return 0; }
 

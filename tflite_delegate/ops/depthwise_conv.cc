@@ -86,20 +86,14 @@ bool DepthwiseConv::InputRows(size_t, int32_t begin, int32_t end, int32_t* in_be
 }
 
 void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const {
-  // The rows are an image of their own, cut out of the whole one.
-  const int32_t first_row = std::max(0, begin * options_.stride_height - border_.top);
   kernels::DepthwiseArgs args;
   args.x_plane = input_.planes.plane;
   args.x_row = input_.planes.row;
-  args.x_height = input_.height - first_row;
   args.x_width = input_.width;
   args.y_plane = output_.planes.plane;
   args.y_row = output_.planes.row;
-  args.y_height = end - begin;
   args.y_width = output_.width;
-  args.y_run = output_.Run();
   args.multiplier = options_.multiplier;
-  args.pad_top = border_.top - begin * options_.stride_height + first_row;
   args.pad_left = border_.left;
   args.kernel_height = options_.kernel_height;
   args.kernel_width = options_.kernel_width;
@@ -115,11 +109,26 @@ void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int
       static_cast<int64_t>(end - begin) * output_.width * options_.kernel_height * options_.kernel_width;
   ForEachPlane(context.pool, output_.batch, output_.channels, work, [&](int32_t n, int32_t first, int32_t count) {
     kernels::DepthwiseArgs part = args;
-    part.x = context.data[inputs[0]] + input_.Plane(n, 0) + static_cast<int64_t>(first_row) * input_.planes.row;
-    part.y = context.data[output] + output_.Plane(n, 0) + static_cast<int64_t>(begin) * output_.planes.row;
     part.first = first;
     part.count = count;
-    kernel_(part);
+    // The rows of a run are an image of their own, cut out of the whole one.
+    const auto run = [&](int32_t row, int32_t run_end) {
+      const int32_t first_row = std::max(0, row * options_.stride_height - border_.top);
+      part.x = context.data[inputs[0]] + input_.Plane(n, 0) + static_cast<int64_t>(first_row) * input_.planes.row;
+      part.y = context.data[output] + output_.Plane(n, 0) + static_cast<int64_t>(row) * output_.planes.row;
+      part.x_height = input_.height - first_row;
+      part.y_height = run_end - row;
+      part.y_run = output_.Run() - row * output_.planes.row;
+      part.pad_top = border_.top - row * options_.stride_height + first_row;
+      kernel_(part);
+    };
+    int32_t row = begin;
+    for (int32_t run_end : run_ends_) {
+      if (run_end <= row || run_end >= end) continue;
+      run(row, run_end);
+      row = run_end;
+    }
+    run(row, end);
   });
 }
 

@@ -32,6 +32,8 @@ class DepthwiseConv : public graph::Op {
   void Constrain(graph::Planner* planner) override;
   bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
+  // A kernel adds the rows of the image up in an order that depends on where in its run a row is.
+  void SetRuns(const std::vector<int32_t>& ends) override { run_ends_ = ends; }
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 
@@ -43,6 +45,7 @@ class DepthwiseConv : public graph::Op {
   const float *weights_, *bias_;
   float low_, high_;
   int32_t input_height_ = 0;
+  std::vector<int32_t> run_ends_;  // rows; none: one run of all
   Image input_, output_;
   kernels::DepthwiseKernel kernel_ = nullptr;
   std::vector<float> packed_;
