@@ -131,7 +131,7 @@ def run(data: Path, output: Path, plan: training.Plan, screen: Screen, latency_s
         sparse_layers=sum(layer.structure is not None for layer in inspect((output / "sparse.tflite").read_bytes())),
     )
     note = (
-        f"{len(images):,} training images, {dense_history.epochs} epochs dense and {history.epochs} while pruning; "
+        f"{len(images):,} training images, epochs: {dense_history.epochs} dense, {history.epochs} while pruning; "
         f"{len(test):,} test images. {_processor()}, {os.cpu_count()} cores, kernels for {results.nodes.cpu}. Latency: "
         "one image, medians, the two networks in turns; ratio: dense over pruned."
     )
