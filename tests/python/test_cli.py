@@ -1,5 +1,6 @@
 """The command line tool: files, exit codes, JSON, and nothing half written."""
 
+import functools
 import json
 import os
 import signal
@@ -178,7 +179,9 @@ def test_module_and_interrupt_signal(tmp_path, dense):
     # A pipe that nobody fills holds the tool while it reads; then Ctrl-C.
     pipe = tmp_path / "pipe.tflite"
     os.mkfifo(pipe)
-    process = subprocess.Popen([*command, "inspect", str(pipe)], stderr=subprocess.PIPE)
+    # Jobs in the background of a shell, and all that they start, ignore Ctrl-C: so may these tests.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*command, "inspect", str(pipe)], stderr=subprocess.PIPE, preexec_fn=heed)
     try:
         writer = None
         for _ in range(600):
