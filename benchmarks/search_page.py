@@ -26,7 +26,7 @@ def markdown(rows: Sequence[Row], effort: Effort) -> str:
         f"{effort.test_images:,} test images: mean ± sample standard deviation over seeds (their number). "
         "`vs rules`: the mean of the seeds' differences in points.",
     ]
-    for target in sorted({row["target"] for row in rows}):
+    for target in dict.fromkeys(row["target"] for row in rows):
         own = [row for row in rows if row["target"] == target]
         groups: dict[str, dict[int, Row]] = {}
         for row in own:
