@@ -124,7 +124,7 @@ struct Chain {
     const Tensor expected = Expected(input);
     for (const KernelTable* level : Levels()) {
       Tensor one_thread;
-      for (int threads : kSlow ? std::vector<int>{1} : std::vector<int>{1, 3}) {
+      for (int threads : {1, 3}) {
         Graph graph;
         Build(&graph);
         std::string error;

@@ -16,8 +16,8 @@ namespace {
 // KiB and limits of 1200 KiB to never.
 //
 // With more than one thread there are no bands: all threads would wait for each other after every op of every band, and
-// find half of the rows that it reads in another's cache. Two threads ran MobileNetV1 a tenth faster
-// without, V2 and ResNet-50 by some per cent.
+// find half of the rows that it reads in another's cache. Two threads ran MobileNetV1 a tenth faster without, V2 and
+// ResNet-50 some per cent.
 constexpr int64_t kBandBytes = 512 << 10;
 constexpr int64_t kLargeBytes = 1536 << 10;
 constexpr int64_t kBytesPerWeightByte = 16;
@@ -120,8 +120,8 @@ std::vector<Step> TurnsOf(const Group& group, const std::vector<std::unique_ptr<
   return turns;
 }
 
-// Groups of one op each, which run whole; but where there were bands, with the rows together that were in a turn
-// before.
+// Groups of one op each, which run whole. Those that would have had bands are told which rows would have been in one
+// turn.
 std::vector<Group> RunWhole(const std::vector<Group>& groups, const std::vector<std::unique_ptr<Op>>& ops,
                             const std::vector<Value>& values) {
   std::vector<Group> whole;

@@ -14,7 +14,7 @@ namespace ops {
 
 namespace {
 
-constexpr int32_t kMaxKernel = 1 << 12, kMaxStride = 1 << 12;
+constexpr int32_t kMaxKernel = 1 << 12;
 
 // Works out the geometry for the image at hand and adds the op. `name` is for messages.
 std::string AddConv(const Node& node, Builder* builder, const char* name, const ConvOptions& options, Weights weights,
@@ -56,25 +56,13 @@ std::string AddConv(const Node& node, Builder* builder, const char* name, const 
 std::string ClaimDense(const Node& node) {
   const auto* params = node.params<TfLiteConvParams>();
   if (params == nullptr || node.input_count() < 2) return "it has no parameters";
-  std::string reason = CheckFloat(node.input(0), "the input");
-  if (reason.empty()) reason = CheckConstant(node.input(1), "the weights");
-  if (reason.empty() && node.input(2) != nullptr) reason = CheckConstant(node.input(2), "the bias");
-  if (reason.empty()) reason = CheckFloat(node.output(0), "the output");
+  const std::string reason = CheckWeighted(node);
   if (!reason.empty()) return reason;
   const graph::Dims weights = DimsOf(node.input(1)), input = DimsOf(node.input(0));
   if (weights.size() != 4 || input.size() != 4) return "its input or weights are not 4-dimensional";
   if (weights[3] != input[3]) return "it is a grouped convolution";
   if (node.input(2) != nullptr && graph::Count(DimsOf(node.input(2))) != weights[0]) return "its bias has another size";
-  float low, high;
-  if (!ActivationBounds(params->activation, &low, &high)) return "its fused activation is not a clamp";
-  if (params->stride_height < 1 || params->stride_width < 1 || params->dilation_height_factor < 1 ||
-      params->dilation_width_factor < 1 || params->stride_height > kMaxStride || params->stride_width > kMaxStride ||
-      params->dilation_height_factor > kMaxStride || params->dilation_width_factor > kMaxStride ||
-      weights[1] > kMaxKernel || weights[2] > kMaxKernel) {
-    return "its strides, dilations or kernel are out of range";
-  }
-  if (params->padding != kTfLitePaddingSame && params->padding != kTfLitePaddingValid) return "its padding is unknown";
-  return "";
+  return CheckKernel(*params, weights, kMaxKernel);
 }
 
 std::string BuildDense(const Node& node, Builder* builder) {

@@ -166,10 +166,7 @@ std::string ClaimDense(const Node& node) {
   const auto* params = node.params<TfLiteFullyConnectedParams>();
   if (params == nullptr || node.input_count() < 2) return "it has no parameters";
   if (params->weights_format != kTfLiteFullyConnectedWeightsFormatDefault) return "its weights are shuffled";
-  std::string reason = CheckFloat(node.input(0), "the input");
-  if (reason.empty()) reason = CheckConstant(node.input(1), "the weights");
-  if (reason.empty() && node.input(2) != nullptr) reason = CheckConstant(node.input(2), "the bias");
-  if (reason.empty()) reason = CheckFloat(node.output(0), "the output");
+  const std::string reason = CheckWeighted(node);
   if (!reason.empty()) return reason;
   const graph::Dims weights = DimsOf(node.input(1));
   if (weights.size() != 2) return "its weights are not 2-dimensional";

@@ -32,6 +32,14 @@ std::string CheckConstant(const TfLiteTensor* tensor, const char* what) {
   return "";
 }
 
+std::string CheckWeighted(const Node& node) {
+  std::string reason = CheckFloat(node.input(0), "the input");
+  if (reason.empty()) reason = CheckConstant(node.input(1), "the weights");
+  if (reason.empty() && node.input(2) != nullptr) reason = CheckConstant(node.input(2), "the bias");
+  if (reason.empty()) reason = CheckFloat(node.output(0), "the output");
+  return reason;
+}
+
 std::string CheckSparseInputs(const Node& node) {
   if (node.input_count() < 2 || node.input_count() > 3 || node.output_count() != 1) {
     return "it must have 2 or 3 inputs and 1 output";

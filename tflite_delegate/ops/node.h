@@ -65,6 +65,8 @@ class Node {
 // fp32, not quantised, not sparse, of at most 5 dimensions, none of them unknown or 0.
 std::string CheckFloat(const TfLiteTensor* tensor, const char* what);
 std::string CheckConstant(const TfLiteTensor* tensor, const char* what);
+// Of a builtin op with at least 2 inputs: the image, constant weights and a constant bias, if any.
+std::string CheckWeighted(const Node& node);
 // The same for the block-sparse operators, whose messages stand behind the op's name: inputs 0 and 1 are fp32, the
 // values constant and one-dimensional; a bias, if any, is constant and has `rows` entries.
 std::string CheckSparseInputs(const Node& node);
@@ -74,6 +76,23 @@ graph::Dims DimsOf(const TfLiteTensor* tensor);
 // Fused activation of a builtin op -> clamp bounds; false if it is another kind.
 bool ActivationBounds(TfLiteFusedActivation activation, float* low, float* high);
 bool ActivationBounds(Activation activation, float* low, float* high);
+
+// Strides and dilations.
+constexpr int32_t kMaxStride = 1 << 12;
+// Of a convolution, depthwise or not, with 4-dimensional weights: activation, strides, dilations, kernel and padding.
+template <class Params>
+std::string CheckKernel(const Params& params, const graph::Dims& weights, int32_t max_kernel) {
+  float low, high;
+  if (!ActivationBounds(params.activation, &low, &high)) return "its fused activation is not a clamp";
+  if (params.stride_height < 1 || params.stride_width < 1 || params.dilation_height_factor < 1 ||
+      params.dilation_width_factor < 1 || params.stride_height > kMaxStride || params.stride_width > kMaxStride ||
+      params.dilation_height_factor > kMaxStride || params.dilation_width_factor > kMaxStride ||
+      weights[1] > max_kernel || weights[2] > max_kernel) {
+    return "its strides, dilations or kernel are out of range";
+  }
+  if (params.padding != kTfLitePaddingSame && params.padding != kTfLitePaddingValid) return "its padding is unknown";
+  return "";
+}
 
 // What Build uses: values by the runtime's tensor index.
 class Builder {
