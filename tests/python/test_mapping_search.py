@@ -212,11 +212,20 @@ def accuracies(table, directory, network, target="1.5x"):
 
 @pytest.mark.parametrize("oracle", ["policy_gradient", "bayesian"])
 def test_finalists_tell_the_best_plan_from_the_luckiest(network, table, tmp_path, oracle):
-    arguments = {"accuracy": lucky_accuracy, "trials": 16, "oracle": oracle, "seed": 2}
-    luckiest = search(network, table, tmp_path / "s", **arguments)
-    tried = accuracies(table, tmp_path / "s", network)
-    best = max(accuracy for accuracy, _, _ in tried)
-    assert fake_accuracy(luckiest) < best - 0.003
+    # What a seed proposes can differ from machine to machine. Of several searches, the first that has something to show:
+    # its luckiest plan is not its best, and that of the rules, which is the first trial, not among its four luckiest.
+    for seed in range(2, 12):
+        directory = tmp_path / f"seed {seed}"
+        arguments = {"accuracy": lucky_accuracy, "trials": 16, "oracle": oracle, "seed": seed}
+        luckiest = search(network, table, directory, **arguments)
+        tried = accuracies(table, directory, network)
+        best = max(accuracy for accuracy, _, _ in tried)
+        scores = {int(number): score for number, _, score in trials(directory)}
+        four = sorted(scores, key=lambda number: -scores[number])[:4]
+        if fake_accuracy(luckiest) < best - 0.003 and 0 not in four:
+            break
+    else:
+        pytest.fail("luck never mattered")
     asked = []
 
     def measured(made):
@@ -224,15 +233,13 @@ def test_finalists_tell_the_best_plan_from_the_luckiest(network, table, tmp_path
         return fake_accuracy(made)
 
     # As many finalists as trials: the truly best. The trials are those of before.
-    found = search(network, table, tmp_path / "s", **arguments, final_accuracy=measured, finalists=16)
+    found = search(network, table, directory, **arguments, final_accuracy=measured, finalists=16)
     assert fake_accuracy(found) == pytest.approx(best, abs=1e-9)
-    assert len(asked) == len(tried) and Plan.from_json((tmp_path / "s" / "best.json").read_text()) == found
+    assert len(asked) == len(tried) and Plan.from_json((directory / "best.json").read_text()) == found
     assert "% before it was trained longer as a finalist" in found.report()
     # Of few finalists the best; among them always the plan of the rules, which is the first trial.
     found = search(network, table, tmp_path / "t", **arguments, final_accuracy=fake_accuracy)
-    scores = {int(number): score for number, _, score in trials(tmp_path / "t")}
-    four = sorted(scores, key=lambda number: -scores[number])[:4]
-    assert 0 not in four  # or else there was nothing to see
+    assert {int(number): score for number, _, score in trials(tmp_path / "t")} == scores
     four[3] = 0
     true = {number: accuracy for accuracy, _, number in accuracies(table, tmp_path / "t", network)}
     assert finalists(tmp_path / "t") == pytest.approx({number: true[number] for number in four}, abs=1e-9)
