@@ -12,6 +12,7 @@
 #include "tflite_delegate/graph/planner.h"
 #include "tflite_delegate/ops/conv.h"
 #include "tflite_delegate/ops/depthwise_conv.h"
+#include "tflite_delegate/ops/pool.h"
 
 namespace block_sparse {
 namespace testing {
@@ -25,9 +26,11 @@ using kernels::KernelTable;
 
 constexpr float kInfinity = __builtin_huge_valf();
 
+enum Kind { kConv, kDepthwise, kMaxPool, kAveragePool };
+
 // One layer of a chain: a square kernel, padded by half of it.
 struct Layer {
-  bool depthwise;
+  Kind kind;
   int32_t kernel, stride, channels;
   bool residual = false;  // adds the layer's input
 };
@@ -41,7 +44,7 @@ struct Chain {
   Chain(Dims input, std::vector<Layer> chain, Random* random) : dims(std::move(input)), layers(std::move(chain)) {
     Dims in = dims;
     for (const Layer& layer : layers) {
-      const int32_t fan_in = layer.kernel * layer.kernel * (layer.depthwise ? 1 : in[3]);
+      const int32_t fan_in = layer.kernel * layer.kernel * (layer.kind == kConv ? in[3] : 1);
       weights.push_back(random->Floats(static_cast<size_t>(fan_in) * layer.channels));
       for (float& w : weights.back()) w /= static_cast<float>(fan_in);
       bias.push_back(random->Floats(layer.channels));
@@ -61,12 +64,20 @@ struct Chain {
       for (int32_t y = 0; y < to.dims[1]; y++) {
         for (int32_t x = 0; x < to.dims[2]; x++) {
           for (int32_t r = 0; r < layer.channels; r++) {
-            double sum = bias[l][r];
+            const bool pools = layer.kind == kMaxPool || layer.kind == kAveragePool;
+            double sum = pools ? 0.0 : bias[l][r], most = -kInfinity;
+            int32_t pixels = 0;
             for (int32_t ky = 0; ky < k; ky++) {
               for (int32_t kx = 0; kx < k; kx++) {
                 const int32_t from_y = y * layer.stride + ky - k / 2, from_x = x * layer.stride + kx - k / 2;
                 if (from_y < 0 || from_y >= in.dims[1] || from_x < 0 || from_x >= in.dims[2]) continue;
-                if (layer.depthwise) {
+                if (pools) {
+                  sum += in.At(0, from_y, from_x, r);
+                  most = std::max<double>(most, in.At(0, from_y, from_x, r));
+                  pixels++;
+                  continue;
+                }
+                if (layer.kind == kDepthwise) {
                   sum +=
                       static_cast<double>(weights[l][(ky * k + kx) * layer.channels + r]) * in.At(0, from_y, from_x, r);
                   continue;
@@ -76,6 +87,8 @@ struct Chain {
                 for (int32_t c = 0; c < channels; c++) sum += static_cast<double>(w[c]) * pixel[c];
               }
             }
+            if (layer.kind == kMaxPool) sum = most;
+            if (layer.kind == kAveragePool) sum /= pixels;
             if (layer.residual) sum += in.At(0, y, x, r);
             to.At(0, y, x, r) = static_cast<float>(sum);
           }
@@ -94,7 +107,14 @@ struct Chain {
       const int32_t pad = layer.kernel / 2;
       const Border border = {pad, pad, pad, pad};
       const int output = graph->AddValue(out[l]);
-      if (layer.depthwise) {
+      if (layer.kind == kMaxPool || layer.kind == kAveragePool) {
+        ops::PoolOptions options;
+        options.maximum = layer.kind == kMaxPool;
+        options.window_height = options.window_width = layer.kernel;
+        options.stride_height = options.stride_width = layer.stride;
+        graph->AddOp(
+            std::make_unique<ops::PoolOp>(graph->Planar(value), output, options, border, -kInfinity, kInfinity));
+      } else if (layer.kind == kDepthwise) {
         ops::DepthwiseOptions options;
         options.kernel_height = options.kernel_width = layer.kernel;
         options.stride_height = options.stride_width = layer.stride;
@@ -143,28 +163,43 @@ struct Chain {
 TEST(Bands, SeparableNetwork) {
   Random random(1);
   Chain({1, 300, 290, 3},
-        {{false, 3, 2, 26}, {true, 3, 1, 26}, {false, 1, 1, 37}, {true, 3, 2, 37}, {false, 1, 1, 90}, {true, 5, 1, 90}},
+        {{kConv, 3, 2, 26},
+         {kDepthwise, 3, 1, 26},
+         {kConv, 1, 1, 37},
+         {kDepthwise, 3, 2, 37},
+         {kConv, 1, 1, 90},
+         {kDepthwise, 5, 1, 90}},
         &random)
       .Test(&random);
 }
 
 TEST(Bands, RowsShorterThanACacheLine) {
   Random random(4);
-  Chain({1, 20000, 9, 3}, {{false, 5, 2, 26}, {true, 3, 1, 26}, {false, 3, 2, 31}}, &random).Test(&random);
-  Chain({1, 20000, 9, 3}, {{false, 5, 2, 26}, {true, 3, 1, 26}}, &random).Test(&random);
+  Chain({1, 20000, 9, 3}, {{kConv, 5, 2, 26}, {kDepthwise, 3, 1, 26}, {kConv, 3, 2, 31}}, &random).Test(&random);
+  Chain({1, 20000, 9, 3}, {{kConv, 5, 2, 26}, {kDepthwise, 3, 1, 26}}, &random).Test(&random);
 }
 
 TEST(Bands, NetworkOfSquareKernels) {
   Random random(2);
   Chain({1, 113, 127, 24},
-        {{false, 3, 1, 25}, {false, 3, 1, 27}, {false, 1, 1, 25}, {false, 5, 1, 22}, {false, 3, 2, 60}}, &random)
+        {{kConv, 3, 1, 25}, {kConv, 3, 1, 27}, {kConv, 1, 1, 25}, {kConv, 5, 1, 22}, {kConv, 3, 2, 60}}, &random)
+      .Test(&random);
+}
+
+TEST(Bands, Pools) {
+  Random random(5);
+  Chain({1, 149, 141, 22}, {{kConv, 3, 1, 30}, {kMaxPool, 3, 2, 30}, {kConv, 3, 1, 33}, {kAveragePool, 2, 2, 33}},
+        &random)
+      .Test(&random);
+  Chain({1, 149, 141, 22}, {{kAveragePool, 3, 1, 22}, {kConv, 1, 1, 31}, {kMaxPool, 2, 2, 31}, {kConv, 3, 2, 9}},
+        &random)
       .Test(&random);
 }
 
 TEST(Bands, Residuals) {
   Random random(3);
-  Chain({1, 149, 141, 22}, {{false, 1, 1, 30}, {false, 3, 1, 30, true}, {true, 3, 1, 30}, {false, 1, 1, 30, true}},
-        &random)
+  Chain({1, 149, 141, 22},
+        {{kConv, 1, 1, 30}, {kConv, 3, 1, 30, true}, {kDepthwise, 3, 1, 30}, {kConv, 1, 1, 30, true}}, &random)
       .Test(&random);
 }
 

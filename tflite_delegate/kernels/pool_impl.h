@@ -74,8 +74,10 @@ class Pool {
     } else if (args.stride_width == 2 && args.y_width > 1) {
       Cover(args.y_width, [&](int32_t i, int n) BLOCK_SPARSE_LAMBDA {
         const float* p = t + static_cast<int64_t>(2) * i;
-        Vec all = Simd::LoadEven(p);
-        for (int32_t k = 1; k < args.window_width; k++) all = Fold(all, Simd::LoadEven(p + k));
+        Vec all, odd;
+        Simd::LoadPairs(p, &all, &odd);
+        if (args.window_width > 1) all = Fold(all, odd);
+        for (int32_t k = 2; k < args.window_width; k++) all = Fold(all, Simd::LoadEven(p + k));
         store(y + i, Finish(Simd::InOrder(all), args, i, rows), n);
       });
     } else {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tflite_delegate/graph/graph.h"
+#include "tflite_delegate/graph/planner.h"
 #include "tflite_delegate/ops/conv.h"
 #include "tflite_delegate/ops/node.h"
 
@@ -52,7 +53,15 @@ bool PoolOp::Prepare(const graph::Graph& graph, const kernels::KernelTable& kern
   return true;
 }
 
-void PoolOp::Run(const graph::RunContext& context) const {
+void PoolOp::Constrain(graph::Planner* planner) { input_height_ = planner->value(inputs[0]).dims[1]; }
+
+bool PoolOp::InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
+  *in_begin = std::max(0, begin * options_.stride_height - border_.top);
+  *in_end = std::min(input_height_, (end - 1) * options_.stride_height - border_.top + options_.window_height);
+  return true;
+}
+
+void PoolOp::RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const {
   const float* x = context.data[inputs[0]];
   float* y = context.data[output];
   const int32_t step = (output_.channels + tasks_ - 1) / tasks_;
@@ -69,19 +78,21 @@ void PoolOp::Run(const graph::RunContext& context) const {
         }
         return;
       }
+      // The rows are an image of their own, cut out of the whole one.
+      const int32_t first_row = std::max(0, begin * options_.stride_height - border_.top);
       kernels::PoolArgs args;
-      args.x = x + input_.Plane(n, first);
-      args.y = y + output_.Plane(n, first);
+      args.x = x + input_.Plane(n, first) + static_cast<int64_t>(first_row) * input_.planes.row;
+      args.y = y + output_.Plane(n, first) + static_cast<int64_t>(begin) * output_.planes.row;
       args.x_plane = input_.planes.plane;
       args.x_row = input_.planes.row;
-      args.x_height = input_.height;
+      args.x_height = input_.height - first_row;
       args.x_width = input_.width;
       args.y_plane = output_.planes.plane;
       args.y_row = output_.planes.row;
-      args.y_height = output_.height;
+      args.y_height = end - begin;
       args.y_width = output_.width;
       args.count = count;
-      args.pad_top = border_.top;
+      args.pad_top = border_.top - begin * options_.stride_height + first_row;
       args.pad_left = border_.left;
       args.window_height = options_.window_height;
       args.window_width = options_.window_width;

@@ -26,7 +26,10 @@ class PoolOp : public graph::Op {
   const char* name() const override { return options_.maximum ? "max_pool" : "average_pool"; }
   bool Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) override;
   size_t ScratchFloats() const override { return scratch_ * tasks_; }
-  void Run(const graph::RunContext& context) const override;
+  void Run(const graph::RunContext& context) const override { RunRows(context, 0, output_.height); }
+  void Constrain(graph::Planner* planner) override;
+  bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
+  void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 
@@ -35,6 +38,7 @@ class PoolOp : public graph::Op {
   graph::Border border_;
   bool zeros_outside_ = false;  // they do count, as zeros
   float low_, high_;
+  int32_t input_height_ = 0;
   Image input_, output_;
   const kernels::KernelTable* kernels_ = nullptr;
   bool whole_ = false;  // one window, the whole image
