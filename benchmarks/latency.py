@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
-from benchmarks.page import replace_part
+from benchmarks.page import replace_machine
 from benchmarks.results import write_rows
 from benchmarks.turns import time_in_turns
 from keras_prune.files import write
@@ -189,7 +189,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def write_page(results: Path, page: Path) -> None:
-    """Put the results of the last run into a page."""
+    """Put the results of the last run into a page, in place of this machine's last ones."""
     rows = [json.loads(line) for line in (results / "latency.jsonl").read_text().splitlines()]
     lines = ["| network | structure | zeros | threads | dense, ms | sparse, ms | ratio | aim | difference | nodes |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
@@ -201,17 +201,22 @@ def write_page(results: Path, page: Path) -> None:
             f"| {row['max_abs_diff'] / (row['output_range'] or 1.0):.0e} "
             f"| {row['nodes_claimed']} of {row['nodes_total']} in {row['partitions']} |"
         )
-    machine = f"On {cpu_name()}, {os.cpu_count()} cores, kernels `{rows[0]['cpu']}`."
-    replace_part(page, "latency", "python -m benchmarks.latency --table", "\n".join([machine, "", *lines]) + "\n")
+    cpu = cpu_name()
+    machine = f"On {cpu}, {os.cpu_count()} cores, kernels `{rows[0]['cpu']}`."
+    content = "\n".join([machine, "", *lines])
+    replace_machine(page, "latency", "python -m benchmarks.latency --table", cpu, content)
 
 
 def cpu_name() -> str:
-    """What the system calls this machine's processor."""
+    """What the system calls this machine's processor; where that says little, with its family and model."""
     try:
-        names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        known = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        known = {}
+    name = known.get("model name") or platform.processor() or platform.machine()
+    if not {"cpu family", "model"} <= known.keys() or re.search(r"\d", name):
+        return name
+    return f"{name} (family {known['cpu family']} model {known['model']})"
 
 
 def main() -> int:

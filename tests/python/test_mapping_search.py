@@ -212,8 +212,8 @@ def accuracies(table, directory, network, target="1.5x"):
 
 @pytest.mark.parametrize("oracle", ["policy_gradient", "bayesian"])
 def test_finalists_tell_the_best_plan_from_the_luckiest(network, table, tmp_path, oracle):
-    # What a seed proposes can differ from machine to machine. Of several searches, the first that has something to show:
-    # its luckiest plan is not its best, and that of the rules, which is the first trial, not among its four luckiest.
+    # What a seed proposes can differ from machine to machine. Of several searches, the first that has something to
+    # show: its luckiest plan is not its best, and that of the rules, the first trial, not among its four luckiest.
     for seed in range(2, 12):
         directory = tmp_path / f"seed {seed}"
         arguments = {"accuracy": lucky_accuracy, "trials": 16, "oracle": oracle, "seed": seed}

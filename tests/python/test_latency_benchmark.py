@@ -1,0 +1,54 @@
+"""The page of whole networks' latencies."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from benchmarks import latency
+
+ROW = {
+    "model": "mobilenet_v1",
+    "structure": "unaligned_block",
+    "sparsity": 0.8,
+    "threads": 1,
+    "dense_ms": 14.0,
+    "sparse_ms": 4.0,
+    "ratio": 3.5,
+    "max_abs_diff": 1e-6,
+    "output_range": 2.0,
+    "nodes_claimed": 31,
+    "nodes_total": 31,
+    "partitions": 1,
+    "cpu": "avx512",
+    "target": 3.0,
+}
+
+
+def test_page_keeps_other_machines_figures(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- latency: begin (python -m benchmarks.latency --table) -->\n<!-- latency: end -->\nb\n")
+
+    def write(machine: str, ratio: float) -> list[str]:
+        monkeypatch.setattr(latency, "cpu_name", lambda: machine)
+        (tmp_path / "latency.jsonl").write_text(json.dumps({**ROW, "ratio": ratio}) + "\n")
+        latency.write_page(tmp_path, page)
+        return page.read_text().split("\n")
+
+    write("One (TM) 1", 3.5)
+    write("Two", 2.5)
+    lines = write("One (TM) 1", 4.5)
+    assert [line for line in lines if line.startswith("On ")] == [
+        f"On One (TM) 1, {os.cpu_count()} cores, kernels `avx512`.",
+        f"On Two, {os.cpu_count()} cores, kernels `avx512`.",
+    ]
+    shown = [line for line in lines if line.startswith("| mobilenet_v1")]
+    assert [line.split(" | ")[6:8] for line in shown] == [["4.50", "3.0 met"], ["2.50", "3.0 missed"]]
+    assert lines[0] == "a" and lines[-3:] == ["<!-- latency: end -->", "b", ""]
+    # A table needs an empty line before it, the next machine's line one after.
+    assert all(lines[i - 1] == "" for i, line in enumerate(lines) if line.startswith(("On Two", "| network")))
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match="has no lines"):
+        latency.write_page(tmp_path, page)
