@@ -39,6 +39,7 @@ class PoolOp : public graph::Op {
   bool zeros_outside_ = false;  // they do count, as zeros
   float low_, high_;
   int32_t input_height_ = 0;
+  bool bands_ = false;  // large enough to run row by row
   Image input_, output_;
   const kernels::KernelTable* kernels_ = nullptr;
   bool whole_ = false;  // one window, the whole image
