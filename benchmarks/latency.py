@@ -7,10 +7,10 @@ once and kept in build/bench/models.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -209,14 +209,16 @@ def write_page(results: Path, page: Path) -> None:
 
 def cpu_name() -> str:
     """What the system calls this machine's processor; where that says little, with its family and model."""
-    try:
-        known = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
-    except OSError:
-        known = {}
-    name = known.get("model name") or platform.processor() or platform.machine()
-    if not {"cpu family", "model"} <= known.keys() or re.search(r"\d", name):
+    from keras_prune import mapping
+
+    name = mapping.cpu_name()
+    if re.search(r"\d", name):
         return name
-    return f"{name} (family {known['cpu family']} model {known['model']})"
+    with contextlib.suppress(OSError):
+        numbers = re.findall(r"^(?:cpu family|model)\s*: (\d+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if len(numbers) >= 2:
+            return f"{name} (family {numbers[0]} model {numbers[1]})"
+    return name
 
 
 def main() -> int:

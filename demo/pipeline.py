@@ -21,6 +21,7 @@ from demo.console import Screen
 from demo.files import DEBIAN_FOLDER, Images, read_images
 from demo.network import make_network
 from demo.results import COLUMNS, Results, count_of_threads, markdown
+from keras_prune import mapping
 from keras_prune.files import replacing, write
 from keras_prune.layers import CONV_2D
 from keras_prune.tflite import inspect
@@ -132,8 +133,8 @@ def run(data: Path, output: Path, plan: training.Plan, screen: Screen, latency_s
     )
     note = (
         f"{len(images):,} training images, epochs: {dense_history.epochs} dense, {history.epochs} while pruning; "
-        f"{len(test):,} test images. {_processor()}, {os.cpu_count()} cores, kernels for {results.nodes.cpu}. Latency: "
-        "one image, medians, the two networks in turns; ratio: dense over pruned."
+        f"{len(test):,} test images. {mapping.cpu_name()}, {os.cpu_count()} cores, kernels for {results.nodes.cpu}. "
+        "Latency: one image, medians, the two networks in turns; ratio: dense over pruned."
     )
     largest = max(matrices, key=lambda name: matrices[name].size)
     page = report.make_report(results, dense_history, history, largest, matrices[largest], str(prune.report()), note)
@@ -158,11 +159,3 @@ def _kernel(model: keras.Model, layer: str) -> Any:
 def _save(model: keras.Model, path: Path) -> None:
     with replacing(path) as aside:
         model.save(aside)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown processor"

@@ -93,6 +93,8 @@ class Op {
   // that it would have. Where sums round otherwise in other runs, these keep the bits independent of the number of
   // threads.
   virtual void SetRuns(const std::vector<int32_t>& /*ends*/) {}
+  // Its time is that of reading and writing.
+  virtual bool ComputesLittle() const { return false; }
   // Weights that every RunRows reads through, in bytes.
   virtual size_t WeightBytes() const { return 0; }
 

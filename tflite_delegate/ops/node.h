@@ -65,7 +65,8 @@ class Node {
 // fp32, not quantised, not sparse, of at most 5 dimensions, none of them unknown or 0.
 std::string CheckFloat(const TfLiteTensor* tensor, const char* what);
 std::string CheckConstant(const TfLiteTensor* tensor, const char* what);
-// Of a builtin op with at least 2 inputs: the image, constant weights and a constant bias, if any.
+// Of a builtin op with at least 2 inputs: input 0 and the output are as above, the weights and the bias, if any,
+// constant too.
 std::string CheckWeighted(const Node& node);
 // The same for the block-sparse operators, whose messages stand behind the op's name: inputs 0 and 1 are fp32, the
 // values constant and one-dimensional; a bias, if any, is constant and has `rows` entries.

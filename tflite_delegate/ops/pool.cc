@@ -53,23 +53,9 @@ bool PoolOp::Prepare(const graph::Graph& graph, const kernels::KernelTable& kern
   return true;
 }
 
-namespace {
-
-// Smaller images come from the last-level cache in no time, and made at once the output is in the second-level cache
-// for what follows: in bands, ResNet-50's pooling of 3 MiB lost 1 to 2 % of the network. VGG-16's of 6 and 12 MiB won
-// 2 to 3 %.
-constexpr int64_t kBandedBytes = 4 << 20;
-
-}  // namespace
-
-void PoolOp::Constrain(graph::Planner* planner) {
-  const graph::Dims& dims = planner->value(inputs[0]).dims;
-  input_height_ = dims[1];
-  bands_ = graph::Count(dims) * static_cast<int64_t>(sizeof(float)) >= kBandedBytes;
-}
+void PoolOp::Constrain(graph::Planner* planner) { input_height_ = planner->value(inputs[0]).dims[1]; }
 
 bool PoolOp::InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
-  if (!bands_) return false;
   *in_begin = std::max(0, begin * options_.stride_height - border_.top);
   *in_end = std::min(input_height_, (end - 1) * options_.stride_height - border_.top + options_.window_height);
   return true;

@@ -30,6 +30,7 @@ class PoolOp : public graph::Op {
   void Constrain(graph::Planner* planner) override;
   bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
+  bool ComputesLittle() const override { return true; }
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 
@@ -39,7 +40,6 @@ class PoolOp : public graph::Op {
   bool zeros_outside_ = false;  // they do count, as zeros
   float low_, high_;
   int32_t input_height_ = 0;
-  bool bands_ = false;  // large enough to run row by row
   Image input_, output_;
   const kernels::KernelTable* kernels_ = nullptr;
   bool whole_ = false;  // one window, the whole image
