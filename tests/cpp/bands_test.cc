@@ -26,7 +26,7 @@ using kernels::KernelTable;
 
 constexpr float kInfinity = __builtin_huge_valf();
 
-enum Kind { kConv, kDepthwise, kMaxPool, kAveragePool };
+enum Kind { kConv, kSparseConv, kDepthwise, kMaxPool, kAveragePool };
 
 // One layer of a chain: a square kernel, padded by half of it.
 struct Layer {
@@ -34,6 +34,21 @@ struct Layer {
   int32_t kernel, stride, channels;
   bool residual = false;  // adds the layer's input
 };
+
+LoweredMatrix SingleWeights(const std::vector<float>& dense, int32_t rows) {
+  LoweredMatrix matrix;
+  matrix.rows = rows;
+  matrix.columns = static_cast<int32_t>(dense.size()) / rows;
+  matrix.block = 1;
+  for (int32_t i = 0; i < static_cast<int32_t>(dense.size()); i++) {
+    if (i % matrix.columns == 0) matrix.row_begin.push_back(static_cast<uint32_t>(matrix.values.size()));
+    if (dense[i] == 0.0f) continue;
+    matrix.block_column.push_back(i % matrix.columns);
+    matrix.values.push_back(dense[i]);
+  }
+  matrix.row_begin.push_back(static_cast<uint32_t>(matrix.values.size()));
+  return matrix;
+}
 
 struct Chain {
   Dims dims;
@@ -44,9 +59,12 @@ struct Chain {
   Chain(Dims input, std::vector<Layer> chain, Random* random) : dims(std::move(input)), layers(std::move(chain)) {
     Dims in = dims;
     for (const Layer& layer : layers) {
-      const int32_t fan_in = layer.kernel * layer.kernel * (layer.kind == kConv ? in[3] : 1);
+      const int32_t fan_in =
+          layer.kernel * layer.kernel * (layer.kind == kConv || layer.kind == kSparseConv ? in[3] : 1);
       weights.push_back(random->Floats(static_cast<size_t>(fan_in) * layer.channels));
-      for (float& w : weights.back()) w /= static_cast<float>(fan_in);
+      for (float& w : weights.back()) {
+        w = layer.kind == kSparseConv && random->Chance(0.6) ? 0.0f : w / static_cast<float>(fan_in);
+      }
       bias.push_back(random->Floats(layer.channels));
       const int32_t pad = layer.kernel / 2 * 2;
       in = {in[0], (in[1] + pad - layer.kernel) / layer.stride + 1, (in[2] + pad - layer.kernel) / layer.stride + 1,
@@ -125,7 +143,8 @@ struct Chain {
         options.kernel_height = options.kernel_width = layer.kernel;
         options.stride_height = options.stride_width = layer.stride;
         ops::Weights w;
-        w.dense = weights[l].data();
+        if (layer.kind == kConv) w.dense = weights[l].data();
+        if (layer.kind == kSparseConv) w.sparse = SingleWeights(weights[l], layer.channels);
         w.rows = layer.channels;
         w.columns = layer.kernel * layer.kernel * channels;
         w.bias = bias[l].data();
@@ -193,6 +212,19 @@ TEST(Bands, Pools) {
       .Test(&random);
   Chain({1, 199, 211, 27}, {{kAveragePool, 3, 1, 27}, {kConv, 1, 1, 31}, {kMaxPool, 2, 2, 31}, {kConv, 3, 2, 9}},
         &random)
+      .Test(&random);
+}
+
+// Tiles of several rows of the image: more of them in the whole image than in a band.
+TEST(Bands, SingleWeights) {
+  Random random(6);
+  Chain({1, 112, 112, 3}, {{kConv, 3, 1, 64}, {kSparseConv, 3, 1, 64}, {kMaxPool, 2, 2, 64}, {kSparseConv, 3, 1, 70}},
+        &random)
+      .Test(&random);
+  Chain({1, 120, 125, 40}, {{kSparseConv, 5, 1, 41}, {kSparseConv, 3, 2, 60}, {kSparseConv, 1, 1, 20}}, &random)
+      .Test(&random);
+  // Bands of a row or two, slices of few channels.
+  Chain({1, 28, 28, 256}, {{kConv, 1, 1, 700}, {kSparseConv, 3, 1, 5}, {kSparseConv, 3, 1, 700}}, &random)
       .Test(&random);
 }
 

@@ -431,6 +431,50 @@ TEST(Conv, ImagesOfManyTiles) {
   }
 }
 
+// Single weights of larger kernels go through tiles of several rows of the image: rows of less than a vector up to many
+// tiles of the widest, whole lines or not; few and many of them, with all kinds of borders; scratch; slices of
+// channels.
+TEST(Conv, TilesOfImageRows) {
+  int seed = 0;
+  for (int32_t width : {3, 13, 14, 15, 16, 20, 28, 31, 32, 48, 56, 63, 64, 65, 112, 127, 130, 225}) {
+    for (int32_t height : {1, 2, 7, 9, 14, 17, 28}) {
+      seed++;
+      if (kSlow && seed % 7 != 0) continue;
+      Random random(static_cast<uint64_t>(seed));
+      const auto [kernel_height, kernel_width] =
+          std::vector<std::pair<int32_t, int32_t>>{{3, 3}, {3, 3}, {5, 5}, {3, 1}, {1, 3}, {2, 4}}[seed % 6];
+      ConvTester tester;
+      tester.image(1 + seed % 2, height, width)
+          .channels(1 + random.Below(width > 60 ? 4 : 40), 1 + random.Below(9))
+          .kernel(kernel_height, kernel_width)
+          .same(true)
+          .block(1)
+          .density(0.1 + 0.2 * (seed % 5))
+          .permuted(seed % 7 == 0)
+          .planar(seed % 5 != 0)
+          .clamp(-1.0f, 2.0f)
+          .seed(seed);
+      tester.Test({1, 3});
+      tester.residual(ConvTester::Residual::kOther).Test({1, 2});
+      tester.same(false);
+      if (tester.output_height() > 0 && tester.output_width() > 0) tester.Test({1, 2});
+      if (height > 4) tester.stride(2, 1 + seed % 2).same(true).Test({1, 2});
+      if (height > 8) tester.stride(1, 1).dilation(2, 1).Test({1, 2});
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST(Conv, TilesOfImageRowsInSlices) {
+  for (int32_t size : {14, 28}) {
+    ConvTester tester;
+    const int32_t many = kSlow ? 40 : 128;
+    tester.image(1, size, size).channels(many, many).kernel(3, 3).same(true).block(1).density(0.4).seed(size);
+    tester.residual(ConvTester::Residual::kInput).Test({1, 3, 8});
+    tester.permuted(true).residual(ConvTester::Residual::kNone).Test({1, 2});
+  }
+}
+
 // More channels than the first-level cache holds planes' tiles of: slices of them, one after the other.
 TEST(Conv, ManyChannels) {
   int seed = 0;

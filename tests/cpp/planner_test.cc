@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -114,6 +115,32 @@ TEST(Planner, TheOrderOfDemandsDoesNotMatter) {
     EXPECT_EQ(a[i].planes.row, b[i].planes.row);
     EXPECT_EQ(a[i].planes.origin, b[i].planes.origin);
     EXPECT_EQ(a[i].planes.plane, b[i].planes.plane);
+  }
+}
+
+TEST(Planner, RowsAreWholeCacheLinesWhereThatGains) {
+  // Two classes, of values 0 and 1 and of 2 and 3, and an interleaved value.
+  for (auto [first, second, whole] :
+       {std::tuple(2.0, -1.0, true), {-1.0, 2.0, true}, {-2.0, 1.0, false}, {0.0, 0.0, false}}) {
+    for (bool join_first : {false, true}) {
+      std::vector<Value> values = {Image(1, 5, 17, 2), Image(1, 5, 17, 2), Image(1, 5, 16, 2), Image(1, 5, 16, 2),
+                                   Image(1, 5, 17, 2, Layout::kInterleaved)};
+      Planner planner(&values);
+      if (join_first) planner.SamePlanes(0, 1);
+      planner.WeighWholeLines(0, first);
+      planner.WeighWholeLines(1, second);
+      planner.WeighWholeLines(3, 1.0);
+      planner.WeighWholeLines(4, 1.0);
+      if (!join_first) planner.SamePlanes(0, 1);
+      planner.ZeroBorder(0, {1, 1, 1, 1});
+      ASSERT_TRUE(planner.SetPlanes());
+      EXPECT_EQ(values[0].planes.row, whole ? 32 : 18);
+      EXPECT_EQ(values[1].planes.row, values[0].planes.row);
+      EXPECT_EQ(values[2].planes.row, 16);  // nobody gains
+      EXPECT_EQ(values[3].planes.row, 16);
+      EXPECT_EQ(values[4].planes.row, 0);
+      ExpectHolds(values[0], values[0].border);
+    }
   }
 }
 

@@ -35,6 +35,7 @@ void Planner::SamePlanes(int a, int b) {
   Class& to = classes_[a];
   const Class& from = classes_[b];
   to.min_row = std::max(to.min_row, from.min_row);
+  to.whole_lines += from.whole_lines;
   to.reach.top = std::max(to.reach.top, from.reach.top);
   to.reach.left = std::max(to.reach.left, from.reach.left);
   to.reach.bottom = std::max(to.reach.bottom, from.reach.bottom);
@@ -45,6 +46,11 @@ void Planner::MinRow(int value, int32_t row) {
   if (values_[value].layout != Layout::kPlanar) return;
   Class& of = classes_[Root(value)];
   of.min_row = std::max(of.min_row, row);
+}
+
+void Planner::WeighWholeLines(int value, double gain) {
+  if (values_[value].layout != Layout::kPlanar) return;
+  classes_[Root(value)].whole_lines += gain;
 }
 
 void Planner::ZeroBorder(int value, const Border& border) {
@@ -78,7 +84,8 @@ bool Planner::SetPlanes() {
     Value& value = values_[i];
     if (value.layout != Layout::kPlanar) continue;
     const Class& of = classes_[Root(static_cast<int>(i))];
-    const int64_t row = std::max(of.min_row, value.width() + std::max(of.reach.left, of.reach.right));
+    int64_t row = std::max(of.min_row, value.width() + std::max(of.reach.left, of.reach.right));
+    if (of.whole_lines > 0) row = RoundUp(row, kernels::kMaxLanes);
     const int64_t run = (value.height() - 1) * row + value.width();
     const int64_t origin = RoundUp(of.reach.top * row + of.reach.left, kernels::kMaxLanes);
     if (row > kMax || origin > kMax) return false;

@@ -21,6 +21,9 @@ class Planner {
   void SamePlanes(int a, int b);
   // Rows of this value must be at least `row` floats apart.
   void MinRow(int value, int32_t row);
+  // What an op gains, or loses if negative, in multiply-adds, where this value's rows are whole cache lines. They are
+  // if all ops together gain.
+  void WeighWholeLines(int value, double gain);
   // Zeros are to be found around this value's image. The row is widened by max(left, right): the zeros right of a row
   // are the zeros left of the next one.
   void ZeroBorder(int value, const Border& border);
@@ -34,7 +37,8 @@ class Planner {
  private:
   struct Class {
     int32_t min_row = 0;
-    Border reach;  // largest border of any value in the class
+    double whole_lines = 0;  // gain
+    Border reach;            // largest border of any value in the class
   };
   int Root(int value);
 

@@ -11,7 +11,8 @@
 // p[1], p[3], ..., both in an order that suits the CPU and that LoadEvenMask shares; InOrder restores it.
 // NextEven(even, p) is LoadEven(p + 2) where even is LoadEven(p). LoadThrees(p, parts) takes p[k], p[3 + k], p[6 + k],
 // ... to parts[k], in order; Unzip(a, b) the even and the odd lanes of a and b, in order. InRegister(v) is v, which the
-// compiler must not load again for each use of it. Scale(v, n) is v * 2^n, n integral, |n| <= 250, with gradual
+// compiler must not load again for each use of it. Shift<n>(v, next), where kShifts, is lanes n and on of v, then the
+// first n of next. Scale(v, n) is v * 2^n, n integral, |n| <= 250, with gradual
 // underflow (Round gives such n). MaxOrNan(a, b) is NaN where either is. Rows<B> is a vector of B floats, one a row:
 // Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of `with`.
 //
@@ -28,6 +29,7 @@
 #include "tflite_delegate/kernels/recurrent.h"
 #include "tflite_delegate/kernels/reduce.h"
 #include "tflite_delegate/kernels/spmm.h"
+#include "tflite_delegate/kernels/spmm_rows.h"
 #include "tflite_delegate/kernels/strided.h"
 
 namespace block_sparse {
@@ -40,6 +42,7 @@ struct KernelTable {
   const char* name;  // as in the delegate's option `cpu`
   int lanes;
   SpmmKernels spmm;
+  SpmmRowsKernels spmm_rows;
   GemvKernels gemv;
   DepthwiseKernels depthwise;
   ElementwiseKernels elementwise;

@@ -11,6 +11,7 @@
 #include "tflite_delegate/kernels/recurrent_impl.h"
 #include "tflite_delegate/kernels/reduce_impl.h"
 #include "tflite_delegate/kernels/spmm_impl.h"
+#include "tflite_delegate/kernels/spmm_rows_impl.h"
 #include "tflite_delegate/kernels/strided_impl.h"
 
 namespace block_sparse {
@@ -21,6 +22,7 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   return {name,
           Simd::kLanes,
           MakeSpmmKernels<Simd>(),
+          MakeSpmmRowsKernels<Simd>(),
           MakeGemvKernels<Simd>(),
           MakeDepthwiseKernels<Simd>(),
           MakeElementwiseKernels<Simd>(),

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
+
+#include "tflite_delegate/kernels/kernels.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -95,11 +98,97 @@ std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const Columns& co
   return order;
 }
 
+// How many of the blocks [begin, end) of a row, which are in the columns' order, come before the next slice.
+template <class ColumnOf>
+uint32_t CountInSlice(const Columns& columns, int slice, uint32_t begin, uint32_t end, const ColumnOf& column_of) {
+  uint32_t count = 0;
+  while (begin + count < end && columns.slice[column_of(begin + count)] == slice) count++;
+  return count;
+}
+
+// A row costs about as much as a block: its bias, its store and the end of its loop.
+std::vector<int32_t> CutLowered(const LoweredMatrix& matrix, int panels) {
+  return Cuts(matrix.rows, panels, matrix.block,
+              [&](int32_t row) { return matrix.row_begin[row] + static_cast<uint64_t>(row); });
+}
+
+// Takes the blocks of a row of the matrix apart into pairs, of which one's pixels are below the other's, and the rest.
+class Pairing {
+ public:
+  Pairing(const Columns& columns, const int32_t* offset, int32_t image_row_bytes)
+      : below_(columns.order.size(), -1), block_of_(columns.order.size(), 0) {
+    auto at = columns.order.begin();
+    for (int32_t column : columns.order) {
+      const int64_t below = int64_t{offset[column]} + image_row_bytes;
+      while (at != columns.order.end() && offset[*at] < below) ++at;
+      if (at == columns.order.end()) break;
+      if (offset[*at] == below) below_[column] = *at;
+    }
+  }
+
+  struct Pair {
+    uint32_t upper, lower;
+  };
+  std::vector<Pair> pairs;
+  std::vector<uint32_t> singles;
+
+  // Blocks [begin, end), each upper one before its lower one.
+  template <class ColumnOf>
+  void Take(uint32_t begin, uint32_t end, const ColumnOf& column_of) {
+    pairs.clear();
+    singles.clear();
+    for (uint32_t i = begin; i < end; i++) block_of_[column_of(i)] = i + 1;
+    for (uint32_t i = begin; i < end; i++) {
+      const int32_t column = column_of(i), below = below_[column];
+      if (block_of_[column] == 0) continue;  // already the lower one of a pair
+      block_of_[column] = 0;
+      if (below < 0 || block_of_[below] == 0) {
+        singles.push_back(i);
+      } else {
+        pairs.push_back({i, block_of_[below] - 1});
+        block_of_[below] = 0;
+      }
+    }
+  }
+
+ private:
+  std::vector<int32_t> below_;      // column of the pixels one row of the image below those of each column, or -1
+  std::vector<uint32_t> block_of_;  // each column's block, from 1 on, while a row is taken apart; else 0
+};
+
+// Which kind of its own a single block is, and how far its offset is from its pixels.
+SpmmKind KindOfSingle(int32_t offset, bool shifted, int32_t* from_pixels) {
+  constexpr int32_t kPixel = sizeof(float), kLine = kMaxLanes * kPixel;
+  const int32_t in_line = offset & (kLine - 1);
+  *from_pixels = 0;
+  if (shifted && in_line == kPixel) {
+    *from_pixels = -kPixel;
+    return kSpmmAfter;
+  }
+  if (shifted && in_line == kLine - kPixel) {
+    *from_pixels = kPixel;
+    return kSpmmBefore;
+  }
+  return kSpmmSingles;
+}
+
 }  // namespace
 
 SpmmArgs PackedMatrix::Args(size_t index) const {
   const Panel& panel = panels[index];
   SpmmArgs args = {};
+  args.weights = weights.data() + panel.weights;
+  args.offsets = offsets.data() + panel.offsets;
+  args.counts = counts.data() + panel.counts;
+  args.bias = bias.data() + panel.row;
+  args.row_out = row_out.data() + panel.row;
+  args.rows = panel.rows;
+  return args;
+}
+
+SpmmRowsArgs PackedMatrix::RowsArgs(size_t index) const {
+  const Panel& panel = panels[index];
+  SpmmRowsArgs args = {};
   args.weights = weights.data() + panel.weights;
   args.offsets = offsets.data() + panel.offsets;
   args.counts = counts.data() + panel.counts;
@@ -122,9 +211,7 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   const Columns columns(column_offset, matrix.columns, slice_bytes);
   const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   packed.slices = columns.slices;
-  // A row costs about as much as a block: its bias, its store and the end of its loop.
-  const std::vector<int32_t> cuts =
-      Cuts(rows, panels, block, [&](int32_t row) { return matrix.row_begin[row] + static_cast<uint64_t>(row); });
+  const std::vector<int32_t> cuts = CutLowered(matrix, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t stored = cuts[c], last = cuts[c + 1];
     const int32_t first = packed.aligned ? stored : std::max(0, stored - (block - 1));
@@ -140,7 +227,7 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
         if (r < last) {
           const uint32_t begin = next[r - first], end = matrix.row_begin[std::min(r + step, last)];
           const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
-          while (begin + count < end && columns.slice[column_of(begin + count)] == slice) count++;
+          count = CountInSlice(columns, slice, begin, end, column_of);
           next[r - first] = begin + count;
           const size_t at = packed.offsets.size();
           packed.offsets.resize(at + count);
@@ -161,6 +248,68 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   }
   packed.offsets.insert(packed.offsets.end(), kSpmmAhead, 0);
   return packed;
+}
+
+PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
+                           int32_t channel_stride, int panels, int32_t slice_bytes, const ImageRows& image) {
+  PackedMatrix packed;
+  packed.aligned = true;
+  packed.weights.reserve(matrix.values.size());
+  packed.offsets.reserve(matrix.values.size());
+  const Columns columns(column_offset, matrix.columns, slice_bytes);
+  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
+  packed.slices = columns.slices;
+  Pairing pairing(columns, column_offset, image.bytes);
+  const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
+  const std::vector<int32_t> cuts = CutLowered(matrix, panels);
+  for (size_t c = 0; c + 1 < cuts.size(); c++) {
+    const int32_t first = cuts[c], last = cuts[c + 1];
+    std::vector<uint32_t> next(matrix.row_begin.begin() + first, matrix.row_begin.begin() + last);
+    for (int slice = 0; slice < packed.slices; slice++) {
+      AppendPanel(matrix.row_channel, matrix.rows, first, first, last, 1, slice == 0 ? bias : nullptr, channel_stride,
+                  &packed);
+      PackedMatrix::Panel& panel = packed.panels.back();
+      for (int32_t r = first; r < last; r++) {
+        const uint32_t begin = next[r - first];
+        const uint32_t count = CountInSlice(columns, slice, begin, matrix.row_begin[r + 1], column_of);
+        next[r - first] += count;
+        panel.blocks += count;
+        pairing.Take(begin, begin + count, column_of);
+        const size_t counts = packed.counts.size();
+        packed.counts.resize(counts + kSpmmKinds, 0);
+        packed.counts[counts + kSpmmPairs] = static_cast<uint32_t>(pairing.pairs.size());
+        for (const Pairing::Pair& pair : pairing.pairs) {
+          packed.offsets.push_back(column_offset[column_of(pair.upper)]);
+          packed.weights.push_back(matrix.values[order[pair.upper]]);
+          packed.weights.push_back(matrix.values[order[pair.lower]]);
+        }
+        for (int kind = kSpmmPairs + 1; kind < kSpmmKinds; kind++) {
+          for (uint32_t single : pairing.singles) {
+            const int32_t offset = column_offset[column_of(single)];
+            int32_t from_pixels;
+            if (KindOfSingle(offset, image.shifted, &from_pixels) != kind) continue;
+            packed.offsets.push_back(offset + from_pixels);
+            packed.weights.push_back(matrix.values[order[single]]);
+            packed.counts[counts + kind]++;
+          }
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes) {
+  const Columns columns(column_offset, matrix.columns, 0);
+  Pairing pairing(columns, column_offset, image_row_bytes);
+  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
+  uint64_t pairs = 0;
+  for (int32_t r = 0; r < matrix.rows; r++) {
+    pairing.Take(matrix.row_begin[r], matrix.row_begin[r + 1],
+                 [&](uint32_t i) { return matrix.block_column[order[i]]; });
+    pairs += pairing.pairs.size();
+  }
+  return pairs;
 }
 
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,

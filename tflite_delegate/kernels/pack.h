@@ -8,6 +8,7 @@
 
 #include "tflite_delegate/format/lowered.h"
 #include "tflite_delegate/kernels/spmm.h"
+#include "tflite_delegate/kernels/spmm_rows.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -28,12 +29,13 @@ struct PackedMatrix {
   std::vector<Panel> panels;  // the slices of the first, those of the second, ...
   std::vector<float> weights;
   std::vector<int32_t> offsets;  // and kSpmmAhead at the end that are of no block
-  std::vector<uint32_t> counts;
+  std::vector<uint32_t> counts;  // one a step; from PackImageRows kSpmmKinds a row
   std::vector<float> bias;
   std::vector<int32_t> row_out;
 
-  // Everything of SpmmArgs that belongs to the slice of a panel.
+  // Everything of SpmmArgs that belongs to the slice of a panel; of SpmmRowsArgs, where PackImageRows made it.
   SpmmArgs Args(size_t index) const;
+  SpmmRowsArgs RowsArgs(size_t index) const;
 };
 
 // column_offset[c]: where the pixels of column c are, in bytes from x. channel_stride: floats from one output channel
@@ -42,7 +44,19 @@ struct PackedMatrix {
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                          int32_t channel_stride, int panels, int32_t slice_bytes);
 
-// The same for dense row-major weights, in aligned blocks of `block` rows.
+// The same for the kernels of spmm_rows.h. The matrix has blocks of one row.
+struct ImageRows {
+  int32_t bytes;  // from one row of the image to the next
+  // Tiles begin at cache lines, so that pixels just before or after one are better not loaded from where they lie.
+  bool shifted;
+};
+PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
+                           int32_t channel_stride, int panels, int32_t slice_bytes, const ImageRows& image);
+
+// How many pairs of blocks of one row (spmm_rows.h) the matrix has.
+uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes);
+
+// As PackLowered, for dense row-major weights, in aligned blocks of `block` rows.
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,
                        const int32_t* column_offset, int32_t channel_stride, int panels, int32_t slice_bytes);
 

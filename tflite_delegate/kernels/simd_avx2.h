@@ -19,6 +19,9 @@ struct Simd {
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
   static constexpr bool kFetchesAhead = true;  // spmm.h
   static constexpr int kGemvRows = 2;          // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 2;        // spmm_rows.h
+  static constexpr bool kShifts = false;       // spmm_rows.h
+  static constexpr bool kMasks = false;        // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return _mm256_setzero_ps(); }
   static Vec Set1(float x) { return _mm256_set1_ps(x); }

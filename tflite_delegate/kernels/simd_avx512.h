@@ -19,6 +19,9 @@ struct Simd {
   static constexpr int kMaxTile[4] = {14, 8, 6, 3};
   static constexpr bool kFetchesAhead = true;  // spmm.h
   static constexpr int kGemvRows = 4;          // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 8;        // spmm_rows.h
+  static constexpr bool kShifts = true;        // spmm_rows.h
+  static constexpr bool kMasks = true;         // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return _mm512_setzero_ps(); }
   static Vec Set1(float x) { return _mm512_set1_ps(x); }
@@ -68,6 +71,10 @@ struct Simd {
   static Vec InRegister(Vec v) {
     asm("" : "+v"(v));
     return v;
+  }
+  template <int kBy>
+  static Vec Shift(Vec v, Vec next) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(next), _mm512_castps_si512(v), kBy));
   }
   static Vec NextEven(Vec even, const float* p) {
     return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(Load(p + 32)), _mm512_castps_si512(even), 1));

@@ -16,6 +16,9 @@ struct Simd {
   static constexpr int kMaxTile[4] = {2, 2, 1, 1};
   static constexpr bool kFetchesAhead = false;  // spmm.h
   static constexpr int kGemvRows = 2;           // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 2;         // spmm_rows.h
+  static constexpr bool kShifts = false;        // spmm_rows.h
+  static constexpr bool kMasks = false;         // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return 0.0f; }
   static Vec Set1(float x) { return x; }

@@ -5,6 +5,9 @@
 // Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that
 // a kernel position is a shift again.
 //
+// Single weights of larger kernels are best multiplied by tiles of several rows of the image (spmm_rows.h), whose rows
+// then are whole cache lines if that pays for all ops that share the planes.
+//
 // What a tile of pixels reads of all input channels is often more than the first-level cache holds. Then the product is
 // done in slices of channels, each of which adds to the sums that the one before it left in the output.
 #ifndef TFLITE_DELEGATE_OPS_CONV_H_
@@ -62,9 +65,17 @@ class Conv : public graph::Op {
 
   Phase PhaseAt(int32_t y, int32_t x) const;
   int32_t ScratchStart(int32_t first) const;
+  bool LikesImageRows() const;
+  void WeighWholeLines(graph::Planner* planner) const;
+  bool ImageRowsPay(const kernels::SpmmRowsKernels& rows, const int32_t* column_offset) const;
+  int32_t TileVectors() const;
+  int32_t TilesOf(int32_t image_rows) const;
+  int64_t RowTileBytes() const;
   int64_t TileBytes(int32_t pixels) const;
   int64_t Planes() const;
-  int32_t SliceBytes(int32_t plane, int64_t tile_bytes, int32_t block) const;
+  int32_t SliceBytes(int32_t plane, int64_t tile_bytes, int32_t weights) const;
+  template <class Args>
+  void Place(const float* x, float* y, const float* residual, int slice, Args* args) const;
   void Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const;
   void SplitRow(const float* image, int32_t r, int32_t channels, float* scratch) const;
 
@@ -80,10 +91,13 @@ class Conv : public graph::Op {
   bool in_place_ = false;  // reads the image where it is
 
   kernels::PackedMatrix packed_;
-  const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width
+  const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width; null: tiles are of rows of the image
+  const kernels::SpmmRowsKernels* rows_ = nullptr;
   kernels::StridedKernels strided_ = {};
   int lanes_ = 0;
-  int32_t widest_ = 0;  // tile, in vectors
+  int32_t widest_ = 0;                          // tile, in vectors
+  int32_t row_vectors_ = 0, tiles_across_ = 0;  // of a row of the image
+  bool whole_rows_ = false;                     // tiles are as wide as rows are apart
   size_t scratch_floats_ = 0;
   // Scratch: [phase used][input channel][rows of one run][row], see Split.
   std::vector<Phase> phases_;
