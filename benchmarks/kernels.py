@@ -23,10 +23,14 @@ ROOT = Path(__file__).parents[1]
 BINARY = ROOT / "bazel-bin" / "benchmarks" / "cpp" / "kernels"
 
 
+NAMES = {"depthwise": ("kernel", "stride"), "image_rows": ("rows", "columns")}
+"""What the two numbers in a benchmark's name are, by kind; of all other kinds: block and tile."""
+
+
 def row(entry: dict[str, Any]) -> dict[str, Any]:
     """Take one of Google Benchmark's results apart."""
     level, kind, first, second, shape = entry["name"].split("/")[:5]
-    names = ("kernel", "stride") if kind == "depthwise" else ("block", "tile")
+    names = NAMES.get(kind, ("block", "tile"))
     return {
         "cpu": level,
         "kind": kind,
@@ -45,13 +49,15 @@ def shown(rows: list[dict[str, Any]]) -> Table:
     for found in rows:
         if found["kind"] == "depthwise":
             name = f"depthwise {found['kernel']} x {found['kernel']}, stride {found['stride']}"
+        elif found["kind"] == "image_rows":
+            name = "single weights, 3 x 3"
         else:
             name = f"{found['kind']}, block {found['block']}"
         key = (found["cpu"], name, found["shape"])
         if key not in best or found["share_of_peak"] > best[key]["share_of_peak"]:
             best[key] = found
     for (cpu, name, shape), found in best.items():
-        tile = str(found.get("tile", ""))
+        tile = f"{found['rows']} x {found['columns']}" if "rows" in found else str(found.get("tile", ""))
         table.add_row(cpu, name, shape, tile, f"{found['gmacs']:.1f}", f"{found['share_of_peak']:.0%}")
     return table
 

@@ -10,6 +10,7 @@ import argparse
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,36 @@ AIM = 0.53
 ITERATIONS = 200
 
 
-def loops(disassembly: str) -> dict[tuple[str, int, int], list[str]]:
-    """Instructions of the block loop of each kernel, by (kind, block, tile)."""
-    found: dict[tuple[str, int, int], list[str]] = {}
+@dataclass(frozen=True, order=True)
+class Loop:
+    """One kernel's loop over blocks: what it is, its two sizes, and how many multiply-adds one turn of it has."""
+
+    kind: str
+    block: int
+    """Rows of a block, or rows of the image in a tile."""
+    tile: int
+    """Vectors of a tile, or of each of its rows."""
+    fmla: int
+
+
+def loops_of(symbol: str) -> list[Loop]:
+    """The loops that a function has, by its mangled name."""
+    if name := re.search(r"SpmmI.*?Li(\d)ELi(\d)EL[^E]*SpmmSourceE0EE(?:\d+)(Aligned|Unaligned)E", symbol):
+        block, tile = int(name[1]), int(name[2])
+        return [Loop(name[3].lower(), block, tile, block * tile)]
+    if name := re.search(r"SpmmRowsI.*?Li(\d+)ELi(\d+)ELb0EE", symbol):
+        rows, columns = int(name[1]), int(name[2])
+        kinds = (("image rows, pairs", 2), ("image rows, singles", 1))
+        return [Loop(kind, rows, columns, rows * columns * each) for kind, each in kinds]
+    return []
+
+
+def loops(disassembly: str) -> dict[Loop, list[str]]:
+    """Instructions of each loop over blocks."""
+    found: dict[Loop, list[str]] = {}
     for function in re.split(r"\n(?=[0-9a-f]+ <)", disassembly):
-        name = re.search(
-            r"SpmmI.*?Li(\d)ELi(\d)EL[^E]*SpmmSourceE0EE(?:\d+)(Aligned|Unaligned)E", function.split("\n", 1)[0]
-        )
-        if not name:
+        wanted = loops_of(function.split("\n", 1)[0])
+        if not wanted:
             continue
         matches = re.finditer(r"^\s*([0-9a-f]+):\t([^\n/]*?)\s*(?://[^\n]*)?$", function, re.MULTILINE)
         lines = [(int(line[1], 16), line[2]) for line in matches]
@@ -45,8 +68,10 @@ def loops(disassembly: str) -> dict[tuple[str, int, int], list[str]]:
                 continue
             body = [line for _, line in lines[place[int(branch[1], 16)] : i]]
             straight = not any(re.match(r"(b|b\..*|cbn?z|tbn?z|bl|ret)\s", line) for line in body)
-            if straight and sum(line.startswith("fmla") for line in body) == int(name[1]) * int(name[2]):
-                found.setdefault((name[3].lower(), int(name[1]), int(name[2])), body)
+            fmla = sum(line.startswith("fmla") for line in body)
+            for loop in wanted:
+                if straight and fmla == loop.fmla:
+                    found.setdefault(loop, body)
     return found
 
 
@@ -70,17 +95,17 @@ def main() -> int:
     command = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", str(arguments.object)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows: list[dict[str, Any]] = []
-    for (kind, block, tile), body in sorted(loops(text).items()):
+    for loop, body in sorted(loops(text).items()):
         spills = sum("[sp" in line for line in body)
-        times = {core: round(cycles(body, core) / (block * tile), 4) for core in CORES}
-        widest = block == 4 and tile == 7
+        times = {core: round(cycles(body, core) / loop.fmla, 4) for core in CORES}
+        widest = loop.block == 4 and loop.tile == 7
         rows.append(
             {
-                "kernel": kind,
-                "block": block,
-                "tile": tile,
+                "kernel": loop.kind,
+                "block": loop.block,
+                "tile": loop.tile,
                 "instructions": len(body) + 1,
-                "fmla": block * tile,
+                "fmla": loop.fmla,
                 "stack_accesses": spills,
                 "cycles_per_fmla": times,
                 "aim": AIM if widest else None,

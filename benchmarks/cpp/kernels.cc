@@ -178,6 +178,58 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   });
 }
 
+// 3 x 3 layers of single weights: channels in and out, height (and width). As many slices and rows of whole cache lines
+// as the convolution has.
+struct Square {
+  int32_t channels, height;
+};
+constexpr Square kSquares[] = {{4, 56}, {64, 112}, {256, 56}, {512, 28}, {512, 14}};
+
+void ImageRows(benchmark::State& state, const KernelTable& table, const Peak& peak, int32_t tall, int32_t wide,
+               Square shape, double zeros) {
+  constexpr int32_t kReach = 9;
+  const int32_t row = (shape.height / kernels::kMaxLanes + 1) * kernels::kMaxLanes, origin = row + kernels::kMaxLanes;
+  const int32_t plane = Plane(origin + (shape.height + 1) * row + kernels::kMaxLanes);
+  const LoweredMatrix matrix = RandomMatrix(shape.channels, kReach * shape.channels, 1, true, zeros);
+  std::vector<int32_t> offsets;
+  for (int32_t k = 0; k < kReach; k++) {
+    for (int32_t c = 0; c < shape.channels; c++) {
+      offsets.push_back((c * plane + (k / 3 - 1) * row + k % 3 - 1) * static_cast<int32_t>(sizeof(float)));
+    }
+  }
+  const std::vector<float> bias = Floats(shape.channels);
+  const int32_t slice_channels = std::max(1, static_cast<int32_t>(32 / (kReach * (1 - zeros))));
+  const kernels::PackedMatrix packed = kernels::PackImageRows(
+      matrix, bias.data(), offsets.data(), plane, 1, slice_channels * plane * static_cast<int32_t>(sizeof(float)),
+      {row * static_cast<int32_t>(sizeof(float)), table.spmm_rows.shifts});
+  const std::vector<float> x = Floats(static_cast<size_t>(shape.channels) * plane + kernels::kMaxLanes);
+  std::vector<float> y(static_cast<size_t>(shape.channels) * plane + kernels::kMaxLanes);
+  const auto line = [](const float* p) { return (64 - reinterpret_cast<uintptr_t>(p) % 64) % 64 / sizeof(float); };
+  const float* x0 = x.data() + line(x.data()) + origin;
+  float* y0 = y.data() + line(y.data()) + origin;
+  const int32_t vectors = (shape.height + table.lanes - 1) / table.lanes;
+  const auto& tiles = wide >= vectors && vectors * table.lanes == row ? table.spmm_rows.whole : table.spmm_rows.part;
+  Measure(state, peak, static_cast<double>(matrix.values.size()) * shape.height * shape.height, [&] {
+    for (int32_t top = 0; top < shape.height; top += tall) {
+      for (int32_t left = 0; left < vectors; left += wide) {
+        const int32_t columns = std::min(wide, vectors - left);
+        for (int slice = 0; slice < packed.slices; slice++) {
+          kernels::SpmmRowsArgs args = packed.RowsArgs(static_cast<size_t>(slice));
+          args.image_row = row;
+          args.last_lanes = std::min(table.lanes, shape.height - (left + columns - 1) * table.lanes);
+          args.x = x0 + top * row + left * table.lanes;
+          args.y = y0 + top * row + left * table.lanes;
+          args.residual = slice > 0 ? args.y : nullptr;
+          args.low = 0;
+          args.high = 6;
+          tiles[std::min(tall, shape.height - top)][columns](args);
+        }
+      }
+    }
+    benchmark::ClobberMemory();
+  });
+}
+
 // Depthwise layers: channels, height (and width) of the input.
 struct Image {
   int32_t channels, height;
@@ -253,6 +305,19 @@ void RegisterAll() {
                          });
               }
             }
+          }
+        }
+      }
+      for (int wide = 1; wide <= table.spmm_rows.max_columns; wide++) {
+        for (int tall = 1; tall <= table.spmm_rows.max_rows[wide]; tall++) {
+          if (table.spmm_rows.part[tall][wide] == nullptr) continue;
+          for (const Square& s : kSquares) {
+            // Tiles of which a whole number makes up the image, none wider than it.
+            if (s.height % tall != 0 || (wide - 1) * table.lanes >= s.height) continue;
+            Register(
+                Name({table.name, "image_rows", std::to_string(tall), std::to_string(wide),
+                      std::to_string(s.channels) + "x" + std::to_string(s.height)}),
+                [=, &table, &peak](benchmark::State& state) { ImageRows(state, table, peak, tall, wide, s, 0.875); });
           }
         }
       }
