@@ -17,11 +17,11 @@ struct Simd {
   static constexpr int kRegisters = 16;
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
-  static constexpr bool kFetchesAhead = true;  // spmm.h
-  static constexpr int kGemvRows = 2;          // by 4 vectors of a batch
-  static constexpr int kMaxColumns = 2;        // spmm_rows.h
-  static constexpr bool kShifts = false;       // spmm_rows.h
-  static constexpr bool kMasks = false;        // LoadN and StoreN are as fast as Load and Store
+  static constexpr bool kFetchesAhead = true;           // spmm.h
+  static constexpr int kGemvRows = 2;                   // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 2, kMaxSums = 12;  // spmm_rows.h: of a tile, in vectors
+  static constexpr bool kShifts = false;                // spmm_rows.h
+  static constexpr bool kMasks = false;                 // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return _mm256_setzero_ps(); }
   static Vec Set1(float x) { return _mm256_set1_ps(x); }

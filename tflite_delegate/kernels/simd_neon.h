@@ -14,11 +14,11 @@ struct Simd {
   static constexpr int kRegisters = 32;
   // 32 registers: block 4 takes 28 accumulators, 1 register of weights and 3 of inputs in flight.
   static constexpr int kMaxTile[4] = {8, 8, 7, 3};
-  static constexpr bool kFetchesAhead = false;  // spmm.h
-  static constexpr int kGemvRows = 4;           // by 4 vectors of a batch
-  static constexpr int kMaxColumns = 4;         // spmm_rows.h
-  static constexpr bool kShifts = false;        // spmm_rows.h
-  static constexpr bool kMasks = false;         // LoadN and StoreN are as fast as Load and Store
+  static constexpr bool kFetchesAhead = false;          // spmm.h
+  static constexpr int kGemvRows = 4;                   // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 2, kMaxSums = 14;  // spmm_rows.h: of a tile, in vectors
+  static constexpr bool kShifts = false;                // spmm_rows.h
+  static constexpr bool kMasks = false;                 // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return vdupq_n_f32(0.0f); }
   static Vec Set1(float x) { return vdupq_n_f32(x); }
@@ -145,7 +145,8 @@ struct Simd::Weights<2> {
   explicit Weights(const float* p) : pair(vld1_f32(p)) {}
   template <int kLane>
   Vec Fma(Vec sum, Vec x) const {
-    return vfmaq_lane_f32(sum, x, pair, kLane);
+    asm("fmla %0.4s, %1.4s, %2.s[%3]" : "+w"(sum) : "w"(x), "w"(pair), "i"(kLane));
+    return sum;
   }
 };
 

@@ -14,11 +14,11 @@ struct Simd {
   static constexpr int kLanes = 1;
   static constexpr int kRegisters = 16;
   static constexpr int kMaxTile[4] = {2, 2, 1, 1};
-  static constexpr bool kFetchesAhead = false;  // spmm.h
-  static constexpr int kGemvRows = 2;           // by 4 vectors of a batch
-  static constexpr int kMaxColumns = 2;         // spmm_rows.h
-  static constexpr bool kShifts = false;        // spmm_rows.h
-  static constexpr bool kMasks = false;         // LoadN and StoreN are as fast as Load and Store
+  static constexpr bool kFetchesAhead = false;         // spmm.h
+  static constexpr int kGemvRows = 2;                  // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 2, kMaxSums = 4;  // spmm_rows.h: of a tile, in vectors
+  static constexpr bool kShifts = false;               // spmm_rows.h
+  static constexpr bool kMasks = false;                // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return 0.0f; }
   static Vec Set1(float x) { return x; }

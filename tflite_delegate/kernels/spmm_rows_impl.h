@@ -1,6 +1,7 @@
 // The kernels behind spmm_rows.h, as templates over the vectors of a CPU level.
 //
-// Registers (AVX-512, 7 rows of 4 vectors):
+// Registers (AVX-512, 7 rows of 4 vectors; NEON has tiles of half as many, beside which the compiler keeps all pointers
+// in registers too):
 //
 //                 vector 0   ...  vector 3
 //   image row 0    acc00     ...   acc03       28 accumulators
@@ -165,8 +166,7 @@ class SpmmRows {
 
 template <class Simd, int kRows, int kColumns>
 constexpr void FillSpmmTile(SpmmRowsKernels& table) {
-  // 2 weights and 2 inputs beside the accumulators.
-  if constexpr (kRows * kColumns <= Simd::kRegisters - 4 && (kRows <= kSpmmFewRows || kRows == kSpmmManyRows)) {
+  if constexpr (kRows * kColumns <= Simd::kMaxSums && (kRows <= kSpmmFewRows || kRows == kSpmmManyRows)) {
     table.part[kRows][kColumns] = SpmmRows<Simd, kRows, kColumns, false>::Run;
     // Nothing but shifting makes whole rows another matter.
     table.whole[kRows][kColumns] = SpmmRows<Simd, kRows, kColumns, Simd::kShifts>::Run;
