@@ -112,6 +112,18 @@ TEST(SparseRows, ScatteredRowsThatShareColumnsMeet) {
   EXPECT_LT(Saving(dense, Lower(dense, 125, 300)), 0.95);
 }
 
+// Large enough to be judged by some of the columns.
+TEST(SparseRows, LargeLayers) {
+  for (int32_t group : {1, 2, 4, 8}) {
+    for (bool shuffled : {false, true}) {
+      const std::vector<float> dense = Planted(256, 4608, group, 20, shuffled, 7);
+      const LoweredMatrix matrix = Lower(dense, 256, 4608);
+      EXPECT_EQ(matrix.block, group);
+      EXPECT_NEAR(Saving(dense, matrix), (group + kBlockOverhead) / (group * (1 + kBlockOverhead)), 0.01);
+    }
+  }
+}
+
 TEST(SparseRows, BlocksNeedNotBeAligned) {
   // Rows 3 to 10 and 11 to 18 are alike, so that no multiple of 8 or 4 separates them.
   std::vector<float> dense(19 * 50, 0.0f);

@@ -24,10 +24,11 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
                        const std::vector<int32_t>& entry_column, const float* values);
 
 // Where neighbouring rows have entries in the same columns, one block of 2, 4 or 8 rows serves several entries with one
-// load; where they do not, it multiplies by zeros. So a few ways are counted exactly and the cheapest is built: heights
+// load; where they do not, it multiplies by zeros. So a few ways are counted and the cheapest is built: heights
 // 1, 2, 4 and 8; blocks at any row or at multiples of the height; rows in their own order, in `stored_order` (a
 // permutation, or empty) or reordered here so that similar ones meet; `row_channel` is set accordingly. Reordering
-// chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows.
+// chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows. Large
+// layers are counted by a sample of their columns.
 // `block_overhead`: what a block costs beside its rows, in multiply-adds.
 void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
                      double block_overhead = kBlockOverhead);

@@ -260,6 +260,11 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
   const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   packed.slices = columns.slices;
   Pairing pairing(columns, column_offset, image.bytes);
+  struct Single {
+    int32_t offset;
+    float weight;
+  };
+  std::vector<Single> singles[kSpmmKinds];
   const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
   const std::vector<int32_t> cuts = CutLowered(matrix, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
@@ -283,15 +288,19 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
           packed.weights.push_back(matrix.values[order[pair.upper]]);
           packed.weights.push_back(matrix.values[order[pair.lower]]);
         }
+        for (uint32_t single : pairing.singles) {
+          int32_t from_pixels;
+          const int32_t offset = column_offset[column_of(single)];
+          const SpmmKind kind = KindOfSingle(offset, image.shifted, &from_pixels);
+          singles[kind].push_back({offset + from_pixels, matrix.values[order[single]]});
+        }
         for (int kind = kSpmmPairs + 1; kind < kSpmmKinds; kind++) {
-          for (uint32_t single : pairing.singles) {
-            const int32_t offset = column_offset[column_of(single)];
-            int32_t from_pixels;
-            if (KindOfSingle(offset, image.shifted, &from_pixels) != kind) continue;
-            packed.offsets.push_back(offset + from_pixels);
-            packed.weights.push_back(matrix.values[order[single]]);
-            packed.counts[counts + kind]++;
+          packed.counts[counts + kind] = static_cast<uint32_t>(singles[kind].size());
+          for (const Single& single : singles[kind]) {
+            packed.offsets.push_back(single.offset);
+            packed.weights.push_back(single.weight);
           }
+          singles[kind].clear();
         }
       }
     }
