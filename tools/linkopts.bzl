@@ -17,7 +17,8 @@ def shared_library_linkopts(version_script):
         "-Wl,-z,max-page-size=16384",
         "-pthread",
     ] + select({
-        "//tflite_delegate:android": [],
+        # Kernels that come out alike are one: nothing tells functions apart by their addresses.
+        "//tflite_delegate:android": ["-Wl,--icf=all"],
         "//conditions:default": [
             "-l:libstdc++.a",
             "-static-libgcc",

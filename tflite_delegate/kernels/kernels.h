@@ -12,9 +12,9 @@
 // NextEven(even, p) is LoadEven(p + 2) where even is LoadEven(p). LoadThrees(p, parts) takes p[k], p[3 + k], p[6 + k],
 // ... to parts[k], in order; Unzip(a, b) the even and the odd lanes of a and b, in order. InRegister(v) is v, which the
 // compiler must not load again for each use of it. Shift<n>(v, next), where kShifts, is lanes n and on of v, then the
-// first n of next. Scale(v, n) is v * 2^n, n integral, |n| <= 250, with gradual
-// underflow (Round gives such n). MaxOrNan(a, b) is NaN where either is. Rows<B> is a vector of B floats, one a row:
-// Fma(sum, a, x) is sum + a * *x, Replace<k>(v, with) takes lane k of `with`.
+// first n of next. Scale(v, n) is v * 2^n, n integral, |n| <= 250, with gradual underflow (Round gives such n).
+// MaxOrNan(a, b) is NaN where either is. Rows<B> is a vector of B floats, one a row: Fma(sum, a, x) is sum + a * *x,
+// Replace<k>(v, with) takes lane k of `with`.
 //
 // Kernels are stateless: no allocation, no threads; the caller picks the part of the output. They know no TFLite type.
 #ifndef TFLITE_DELEGATE_KERNELS_KERNELS_H_

@@ -311,11 +311,9 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
 uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes) {
   const Columns columns(column_offset, matrix.columns, 0);
   Pairing pairing(columns, column_offset, image_row_bytes);
-  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   uint64_t pairs = 0;
   for (int32_t r = 0; r < matrix.rows; r++) {
-    pairing.Take(matrix.row_begin[r], matrix.row_begin[r + 1],
-                 [&](uint32_t i) { return matrix.block_column[order[i]]; });
+    pairing.Take(matrix.row_begin[r], matrix.row_begin[r + 1], [&](uint32_t i) { return matrix.block_column[i]; });
     pairs += pairing.pairs.size();
   }
   return pairs;

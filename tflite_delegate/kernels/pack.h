@@ -53,7 +53,7 @@ struct ImageRows {
 PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                            int32_t channel_stride, int panels, int32_t slice_bytes, const ImageRows& image);
 
-// How many pairs of blocks of one row (spmm_rows.h) the matrix has.
+// How many pairs of blocks of one row (spmm_rows.h) the matrix has. Columns below others come after them.
 uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes);
 
 // As PackLowered, for dense row-major weights, in aligned blocks of `block` rows.

@@ -19,6 +19,23 @@
 namespace block_sparse {
 namespace kernels {
 
+// What a row of the matrix ends with, for tiles whose last vectors are not full; out of line, as it is large.
+template <class Simd>
+__attribute__((noinline)) void FinishSpmmRows(const float* sums, int rows, int columns, const SpmmRowsArgs& args,
+                                              int32_t out) {
+  using Vec = typename Simd::Vec;
+  const Vec low = Simd::Set1(args.low), high = Simd::Set1(args.high);
+  for (int r = 0; r < rows; r++) {
+    for (int c = 0; c < columns; c++, sums += Simd::kLanes) {
+      const int64_t at = out + int64_t{r} * args.image_row + c * Simd::kLanes;
+      const int lanes = c + 1 < columns ? Simd::kLanes : args.last_lanes;
+      Vec sum = Simd::Load(sums);
+      if (args.residual != nullptr) sum = Simd::Add(sum, Simd::LoadN(args.residual + at, lanes));
+      Simd::StoreN(args.y + at, Simd::Clamp(sum, low, high), lanes);
+    }
+  }
+}
+
 template <class Simd, int kRows, int kColumns, bool kWhole>
 class SpmmRows {
   using Vec = typename Simd::Vec;
@@ -123,6 +140,12 @@ class SpmmRows {
   // `bounds` is what `args` is a copy of, as in spmm_impl.h.
   static BLOCK_SPARSE_INLINE void Finish(const Accumulators& acc, const SpmmRowsArgs& args, const SpmmRowsArgs& bounds,
                                          int32_t out) {
+    if (!kWhole && !Simd::kMasks && args.last_lanes < kLanes) {
+      float sums[kRows * kColumns * kLanes];
+      ForEachVector([&](auto r, auto c)
+                        BLOCK_SPARSE_LAMBDA { Simd::Store(sums + (r * kColumns + c) * kLanes, acc.at[r][c]); });
+      return FinishSpmmRows<Simd>(sums, kRows, kColumns, bounds, out);
+    }
     const Vec low = Simd::Set1(bounds.low), high = Simd::Set1(bounds.high);
     float* y = args.y + out;
     const bool adds = args.residual != nullptr;
@@ -131,7 +154,7 @@ class SpmmRows {
       Unroll<kColumns>([&](auto c) BLOCK_SPARSE_LAMBDA {
         constexpr int kAt = c * kLanes;
         Vec sum = acc.at[r][c];
-        if (kWhole || c + 1 < kColumns || (!Simd::kMasks && args.last_lanes == kLanes)) {
+        if constexpr (kWhole || !Simd::kMasks || c + 1 < kColumns) {
           if (adds) sum = Simd::Add(sum, Simd::Load(residual + kAt));
           Simd::Store(y + kAt, Simd::Clamp(sum, low, high));
         } else {

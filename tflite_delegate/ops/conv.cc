@@ -435,9 +435,13 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
       const int32_t down = TilesOf(end - begin), across = tiles_across_;
       const auto& tile_kernels = whole_rows_ ? rows_->whole : rows_->part;
       context.pool->For(down * across * panels, [&](int task) {
+        // Heights and widths as equal as may be.
+        const auto cut = [](int32_t size, int32_t part, int32_t parts) {
+          return static_cast<int32_t>(static_cast<int64_t>(size) * part / parts);
+        };
         const int32_t i = task / across % down, j = task % across;
-        const int32_t top = begin + (end - begin) * i / down, bottom = begin + (end - begin) * (i + 1) / down;
-        const int32_t left = row_vectors_ * j / across, right = row_vectors_ * (j + 1) / across;
+        const int32_t top = begin + cut(end - begin, i, down), bottom = begin + cut(end - begin, i + 1, down);
+        const int32_t left = cut(row_vectors_, j, across), right = cut(row_vectors_, j + 1, across);
         const int32_t pixel = top * row + left * lanes_;
         for (int slice = 0; slice < slices; slice++) {
           kernels::SpmmRowsArgs args = packed_.RowsArgs(static_cast<size_t>(task / (down * across)) * slices + slice);
