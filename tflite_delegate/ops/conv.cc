@@ -193,17 +193,20 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     }
   }
 
-  // Wide blocks load an input vector for more multiplications, but want registers.
-  const int dense_block = kernels.spmm.max_tile[3] >= 3 ? 8 : 4;
-  const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
   lanes_ = kernels.lanes;
+  const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
+  // Wide blocks load an input vector for more multiplications, but want registers; and a small image is one tile of
+  // narrower blocks, for which the weights are read once.
+  const int* max_tile = kernels.spmm.max_tile;
+  const bool one_tile = vectors > max_tile[3] && vectors <= max_tile[2];
+  const int dense_block = max_tile[3] >= 3 && !one_tile ? 8 : 4;
+  const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
   rows_ = &kernels.spmm_rows;
   row_vectors_ = (output_.width() + lanes_ - 1) / lanes_;
   const int32_t across = std::max(1, rows_->max_columns - kTilings[tiling_].narrower);
   tiles_across_ = (row_vectors_ + across - 1) / across;
   const bool by_rows = LikesImageRows() && ImageRowsPay(*rows_, column_offset.data());
   whole_rows_ = tiles_across_ == 1 && row_vectors_ * lanes_ == row;
-  const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
   widest_ = std::max(1, kernels.spmm.max_tile[log2_block] - kTilings[tiling_].narrower);
   const int32_t tile_count = by_rows ? TilesOf(output_.height()) * tiles_across_ : (vectors + widest_ - 1) / widest_;
   // Enough pieces of work for the threads to end together.
