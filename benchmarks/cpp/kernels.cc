@@ -139,6 +139,9 @@ int32_t Plane(int32_t pixels) {
   return (vectors + (vectors + 1) % 2) * kernels::kMaxLanes;  // odd, as Planner::SetPlanes has it
 }
 
+// Floats up to a cache line.
+size_t UpToLine(const float* p) { return (64 - reinterpret_cast<uintptr_t>(p) % 64) % 64 / sizeof(float); }
+
 // 1 x 1 layers: channels in and out, and pixels. The first is small enough for the first-level cache.
 struct Shape {
   int32_t columns, rows, pixels;
@@ -159,14 +162,11 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   std::vector<float> y(static_cast<size_t>(shape.rows) * plane + slack);
   const int32_t vectors = (shape.pixels + table.lanes - 1) / table.lanes, tiles = (vectors + tile - 1) / tile;
   const kernels::SpmmKernel* kernel = (aligned ? table.spmm.aligned : table.spmm.unaligned)[source][log2_block];
-  const auto line = [](const float* p) {
-    return (64 - reinterpret_cast<uintptr_t>(p) % 64) % 64 / sizeof(float);  // floats up to a cache line
-  };
   kernels::SpmmArgs args = packed.Args(0);
   args.low = 0;
   args.high = 6;
-  const float* x0 = x.data() + line(x.data());
-  float* y0 = y.data() + line(y.data());
+  const float* x0 = x.data() + UpToLine(x.data());
+  float* y0 = y.data() + UpToLine(y.data());
   Measure(state, peak, static_cast<double>(matrix.block_column.size()) * block * shape.pixels, [&] {
     for (int32_t t = 0; t < tiles; t++) {
       const int32_t from = vectors * t / tiles, to = vectors * (t + 1) / tiles;
@@ -178,8 +178,8 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   });
 }
 
-// 3 x 3 layers of single weights: channels in and out, height (and width). As many slices and rows of whole cache lines
-// as the convolution has.
+// 3 x 3 layers of single weights: channels in and out, height (and width). As in a convolution, slices have 32 weights
+// a row and rows of the image are whole cache lines.
 struct Square {
   int32_t channels, height;
 };
@@ -187,26 +187,25 @@ constexpr Square kSquares[] = {{4, 56}, {64, 112}, {256, 56}, {512, 28}, {512, 1
 
 void ImageRows(benchmark::State& state, const KernelTable& table, const Peak& peak, int32_t tall, int32_t wide,
                Square shape, double zeros) {
-  constexpr int32_t kReach = 9;
+  constexpr int32_t kPositions = 9;
   const int32_t row = (shape.height / kernels::kMaxLanes + 1) * kernels::kMaxLanes, origin = row + kernels::kMaxLanes;
   const int32_t plane = Plane(origin + (shape.height + 1) * row + kernels::kMaxLanes);
-  const LoweredMatrix matrix = RandomMatrix(shape.channels, kReach * shape.channels, 1, true, zeros);
+  const LoweredMatrix matrix = RandomMatrix(shape.channels, kPositions * shape.channels, 1, true, zeros);
   std::vector<int32_t> offsets;
-  for (int32_t k = 0; k < kReach; k++) {
+  for (int32_t k = 0; k < kPositions; k++) {
     for (int32_t c = 0; c < shape.channels; c++) {
       offsets.push_back((c * plane + (k / 3 - 1) * row + k % 3 - 1) * static_cast<int32_t>(sizeof(float)));
     }
   }
   const std::vector<float> bias = Floats(shape.channels);
-  const int32_t slice_channels = std::max(1, static_cast<int32_t>(32 / (kReach * (1 - zeros))));
+  const int32_t slice_channels = std::max(1, static_cast<int32_t>(32 / (kPositions * (1 - zeros))));
   const kernels::PackedMatrix packed = kernels::PackImageRows(
       matrix, bias.data(), offsets.data(), plane, 1, slice_channels * plane * static_cast<int32_t>(sizeof(float)),
       {row * static_cast<int32_t>(sizeof(float)), table.spmm_rows.shifts});
   const std::vector<float> x = Floats(static_cast<size_t>(shape.channels) * plane + kernels::kMaxLanes);
   std::vector<float> y(static_cast<size_t>(shape.channels) * plane + kernels::kMaxLanes);
-  const auto line = [](const float* p) { return (64 - reinterpret_cast<uintptr_t>(p) % 64) % 64 / sizeof(float); };
-  const float* x0 = x.data() + line(x.data()) + origin;
-  float* y0 = y.data() + line(y.data()) + origin;
+  const float* x0 = x.data() + UpToLine(x.data()) + origin;
+  float* y0 = y.data() + UpToLine(y.data()) + origin;
   const int32_t vectors = (shape.height + table.lanes - 1) / table.lanes;
   const auto& tiles = wide >= vectors && vectors * table.lanes == row ? table.spmm_rows.whole : table.spmm_rows.part;
   Measure(state, peak, static_cast<double>(matrix.values.size()) * shape.height * shape.height, [&] {
@@ -214,7 +213,7 @@ void ImageRows(benchmark::State& state, const KernelTable& table, const Peak& pe
       for (int32_t left = 0; left < vectors; left += wide) {
         const int32_t columns = std::min(wide, vectors - left);
         for (int slice = 0; slice < packed.slices; slice++) {
-          kernels::SpmmRowsArgs args = packed.RowsArgs(static_cast<size_t>(slice));
+          kernels::SpmmRowsArgs args = packed.Args<kernels::SpmmRowsArgs>(static_cast<size_t>(slice));
           args.image_row = row;
           args.last_lanes = std::min(table.lanes, shape.height - (left + columns - 1) * table.lanes);
           args.x = x0 + top * row + left * table.lanes;
@@ -222,7 +221,7 @@ void ImageRows(benchmark::State& state, const KernelTable& table, const Peak& pe
           args.residual = slice > 0 ? args.y : nullptr;
           args.low = 0;
           args.high = 6;
-          tiles[std::min(tall, shape.height - top)][columns](args);
+          tiles[tall][columns](args);
         }
       }
     }

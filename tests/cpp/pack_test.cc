@@ -215,6 +215,43 @@ TEST(PackLowered, Slices) {
   }
 }
 
+// Of n weights one below the other, every second is the upper one of a pair.
+TEST(PackImageRows, PairsAreCountedAndPacked) {
+  Random random(6);
+  constexpr int32_t kSide = 5, kRow = 64, kPlane = 1000;
+  for (int32_t channels : {1, 3, 8}) {
+    for (double density : {0.0, 0.3, 0.8, 1.0}) {
+      const LoweredMatrix matrix = RandomMatrix(7, kSide * kSide * channels, 1, true, density, &random);
+      std::vector<int32_t> offsets;
+      for (int32_t k = 0; k < kSide * kSide; k++) {
+        for (int32_t c = 0; c < channels; c++) offsets.push_back((c * kPlane + k / kSide * kRow + k % kSide) * 4);
+      }
+      const std::vector<double> dense = DenseOf(matrix);
+      uint64_t expected = 0;
+      for (int32_t i = 0; i < matrix.rows * kSide * channels; i++) {
+        const int32_t row = i / (kSide * channels), column = i % (kSide * channels);
+        int32_t run = 0;
+        for (int32_t ky = 0; ky <= kSide; ky++) {
+          const bool there = ky < kSide && dense[row * matrix.columns + ky * kSide * channels + column] != 0.0;
+          if (!there) expected += run / 2;
+          run = there ? run + 1 : 0;
+        }
+      }
+      EXPECT_EQ(kernels::CountPairs(matrix, offsets.data(), kRow * 4), expected);
+      const PackedMatrix packed =
+          kernels::PackImageRows(matrix, nullptr, offsets.data(), kStride, 3, 0, {kRow * 4, true});
+      uint64_t pairs = 0, others = 0;
+      for (size_t i = 0; i < packed.counts.size(); i++) {
+        (i % kernels::kSpmmKinds == kernels::kSpmmPairs ? pairs : others) += packed.counts[i];
+      }
+      EXPECT_EQ(pairs, expected);
+      EXPECT_EQ(2 * pairs + others, matrix.values.size());
+      EXPECT_EQ(packed.weights.size(), matrix.values.size());
+      EXPECT_EQ(packed.offsets.size(), pairs + others);
+    }
+  }
+}
+
 TEST(PackLowered, PanelsShareTheWork) {
   Random random(3);
   for (bool aligned : {false, true}) {

@@ -112,7 +112,7 @@ class SpmmRowsTester {
     float* const out = in_place_ ? residual.data() : y.data();
     for (size_t p = 0; p < packed.panels.size(); p++) {
       // Copies without slack, so that a read past an end faults.
-      const kernels::SpmmRowsArgs panel = packed.RowsArgs(p);
+      const kernels::SpmmRowsArgs panel = packed.Args<kernels::SpmmRowsArgs>(p);
       uint32_t blocks = 0, weights_count = 0;
       for (int32_t i = 0; i < panel.rows * kernels::kSpmmKinds; i++) {
         blocks += panel.counts[i];
@@ -344,7 +344,7 @@ TEST_P(SpmmRowsTest, TilesDoNotChangeABit) {
           const int rows = std::min(height, kHeight - top);
           for (int left = 0; left < vectors; left += columns) {
             const int now = std::min(columns, vectors - left);
-            kernels::SpmmRowsArgs args = packed.RowsArgs(0);
+            kernels::SpmmRowsArgs args = packed.Args<kernels::SpmmRowsArgs>(0);
             args.x = x.data() + line + kOrigin + top * row + left * lanes;
             args.y = y.data() + top * row + left * lanes;
             args.image_row = row;

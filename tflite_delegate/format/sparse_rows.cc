@@ -89,8 +89,8 @@ int64_t CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order
   return blocks;
 }
 
-// The entries in one of `step` columns, which one hash of the column's number picks: neighbouring columns are often
-// those of one kernel position.
+// The entries of one column in `step`, picked by a hash of its number: neighbouring columns are often of one kernel
+// position.
 SparseRows SampleColumns(const SparseRows& entries, uint32_t step) {
   SparseRows sample;
   sample.rows = entries.rows;

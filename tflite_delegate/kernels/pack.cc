@@ -174,30 +174,6 @@ SpmmKind KindOfSingle(int32_t offset, bool shifted, int32_t* from_pixels) {
 
 }  // namespace
 
-SpmmArgs PackedMatrix::Args(size_t index) const {
-  const Panel& panel = panels[index];
-  SpmmArgs args = {};
-  args.weights = weights.data() + panel.weights;
-  args.offsets = offsets.data() + panel.offsets;
-  args.counts = counts.data() + panel.counts;
-  args.bias = bias.data() + panel.row;
-  args.row_out = row_out.data() + panel.row;
-  args.rows = panel.rows;
-  return args;
-}
-
-SpmmRowsArgs PackedMatrix::RowsArgs(size_t index) const {
-  const Panel& panel = panels[index];
-  SpmmRowsArgs args = {};
-  args.weights = weights.data() + panel.weights;
-  args.offsets = offsets.data() + panel.offsets;
-  args.counts = counts.data() + panel.counts;
-  args.bias = bias.data() + panel.row;
-  args.row_out = row_out.data() + panel.row;
-  args.rows = panel.rows;
-  return args;
-}
-
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                          int32_t channel_stride, int panels, int32_t slice_bytes) {
   const int32_t block = matrix.block;

@@ -28,14 +28,25 @@ struct PackedMatrix {
   int slices = 1;
   std::vector<Panel> panels;  // the slices of the first, those of the second, ...
   std::vector<float> weights;
-  std::vector<int32_t> offsets;  // and kSpmmAhead at the end that are of no block
+  std::vector<int32_t> offsets;  // for SpmmArgs kSpmmAhead more at the end that are of no block
   std::vector<uint32_t> counts;  // one a step; from PackImageRows kSpmmKinds a row
   std::vector<float> bias;
   std::vector<int32_t> row_out;
 
-  // Everything of SpmmArgs that belongs to the slice of a panel; of SpmmRowsArgs, where PackImageRows made it.
-  SpmmArgs Args(size_t index) const;
-  SpmmRowsArgs RowsArgs(size_t index) const;
+  // Everything of a kernel's arguments that belongs to the slice of a panel: SpmmArgs, or SpmmRowsArgs of what
+  // PackImageRows made.
+  template <class KernelArgs = SpmmArgs>
+  KernelArgs Args(size_t index) const {
+    const Panel& panel = panels[index];
+    KernelArgs args = {};
+    args.weights = weights.data() + panel.weights;
+    args.offsets = offsets.data() + panel.offsets;
+    args.counts = counts.data() + panel.counts;
+    args.bias = bias.data() + panel.row;
+    args.row_out = row_out.data() + panel.row;
+    args.rows = panel.rows;
+    return args;
+  }
 };
 
 // column_offset[c]: where the pixels of column c are, in bytes from x. channel_stride: floats from one output channel

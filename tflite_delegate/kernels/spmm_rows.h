@@ -21,8 +21,8 @@ namespace kernels {
 enum SpmmKind {
   kSpmmPairs,    // two weights, for the pixels at the offset and for those one row of the image below
   kSpmmSingles,  // one weight
-  kSpmmAfter,    // one weight, for the pixels one after those at the offset; likewise kSpmmBefore. Only where
-  kSpmmBefore,   // SpmmRowsKernels::shifts.
+  kSpmmAfter,    // one weight, for the pixels right of those at the offset; none unless SpmmRowsKernels::shifts
+  kSpmmBefore,   // the same, left of them
 };
 constexpr int kSpmmKinds = 4;
 
@@ -54,7 +54,7 @@ struct SpmmRowsKernels {
   int max_rows[kSpmmMaxColumns + 1];  // of a tile of so many columns
   bool shifts;
   // [rows][columns], null where there is none. `whole` is for tiles whose columns are all that image_row spans: they
-  // write to the end of their last vectors.
+  // may write to the end of their last vectors.
   SpmmRowsKernel part[kSpmmManyRows + 1][kSpmmMaxColumns + 1];
   SpmmRowsKernel whole[kSpmmManyRows + 1][kSpmmMaxColumns + 1];
 };

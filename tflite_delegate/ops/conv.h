@@ -67,7 +67,7 @@ class Conv : public graph::Op {
   int32_t ScratchStart(int32_t first) const;
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
-  bool ImageRowsPay(const kernels::SpmmRowsKernels& rows, const int32_t* column_offset) const;
+  bool ImageRowsPay(const int32_t* column_offset) const;
   int32_t TileVectors() const;
   int32_t TilesOf(int32_t image_rows) const;
   int64_t RowTileBytes() const;
