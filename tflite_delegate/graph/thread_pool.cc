@@ -6,6 +6,8 @@
 #include <atomic>
 #include <new>
 
+#include "tflite_delegate/graph/wake_placement.h"
+
 namespace block_sparse {
 namespace graph {
 
@@ -27,6 +29,11 @@ inline void Pause() {
 #endif
 }
 
+inline void Spin(int spins) {
+  if (spins % kSpinsBeforeYield == 0) sched_yield();
+  Pause();
+}
+
 }  // namespace
 
 struct ThreadPool::Shared {
@@ -45,12 +52,15 @@ struct ThreadPool::Shared {
   const void* context = nullptr;
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-  int sleeping = 0;  // guarded by mutex
+  std::atomic<int> sleeping{0};  // changed under the mutex
   int started = 0;
+  const bool placed = WakePlacement::Helps();
   struct Worker {
     Shared* shared;
     int thread;  // 1 and up; the caller is 0
     pthread_t id;
+    bool asleep = false;      // changed under the mutex
+    WakePlacement placement;  // the waker's, under the mutex, while asleep; else the worker's
   };
   Worker workers[64];
 
@@ -75,51 +85,61 @@ struct ThreadPool::Shared {
   // A round that begins closed is seen, but nobody joins it.
   void NewRound(uint32_t closed) {
     const uint32_t next = (state.load(std::memory_order_relaxed) & ~(kRound - 1)) + kRound + closed;
-    pthread_mutex_lock(&mutex);
-    state.store(next, std::memory_order_release);
-    const bool asleep = sleeping > 0;
+    // A worker counts itself as sleeping and then looks at the state once more, so one of both sees the other.
+    state.store(next, std::memory_order_seq_cst);
+    if (sleeping.load(std::memory_order_seq_cst) > 0) Wake();
+  }
+
+  void Wake() {
+    // A caller that slept here would be woken by the worker, and on the worker's processor.
+    for (int spin = 1; pthread_mutex_trylock(&mutex) != 0; spin++) Spin(spin);
+    for (int i = 0; i < started && placed; i++) {
+      if (workers[i].asleep) workers[i].placement.AwayFromHere();
+    }
     pthread_mutex_unlock(&mutex);
-    if (asleep) pthread_cond_broadcast(&wake);
+    pthread_cond_broadcast(&wake);
   }
 
   void CloseRound() {
     uint32_t now = state.fetch_or(kClosed, std::memory_order_acq_rel);
     for (int spin = 1; (now & kWorkers) != 0; spin++) {
-      if (spin % kSpinsBeforeYield == 0) sched_yield();
-      Pause();
+      Spin(spin);
       now = state.load(std::memory_order_acquire);
     }
   }
 
   // Waits for another round than `seen`, and returns the state with it.
-  uint32_t AwaitRound(uint32_t seen) {
+  uint32_t AwaitRound(uint32_t seen, Worker* worker) {
     uint32_t now;
     for (int spin = 1; spin < kSpinsBeforeSleep; spin++) {
       now = state.load(std::memory_order_acquire);
       if ((now ^ seen) >= kRound) return now;
-      if (spin % kSpinsBeforeYield == 0) sched_yield();
-      Pause();
+      Spin(spin);
     }
     pthread_mutex_lock(&mutex);
-    sleeping++;
-    while (((now = state.load(std::memory_order_acquire)) ^ seen) < kRound) pthread_cond_wait(&wake, &mutex);
-    sleeping--;
+    sleeping.fetch_add(1, std::memory_order_seq_cst);
+    worker->asleep = true;
+    while (((now = state.load(std::memory_order_seq_cst)) ^ seen) < kRound) pthread_cond_wait(&wake, &mutex);
+    worker->asleep = false;
+    sleeping.fetch_sub(1, std::memory_order_relaxed);
     pthread_mutex_unlock(&mutex);
+    worker->placement.End();
     return now;
   }
 
   static void* Main(void* argument) {
-    const Worker& worker = *static_cast<Worker*>(argument);
-    Shared* shared = worker.shared;
+    Worker* worker = static_cast<Worker*>(argument);
+    Shared* shared = worker->shared;
+    worker->placement.Begin();
     for (uint32_t seen = kClosed;;) {
-      uint32_t now = shared->AwaitRound(seen);
+      uint32_t now = shared->AwaitRound(seen, worker);
       seen = now;
       if (shared->stop.load(std::memory_order_acquire)) return nullptr;
       // Acquired again: the round that is joined may be a later one than that seen.
       while ((now & kClosed) == 0) {
         if (!shared->state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
         seen = now;
-        shared->Work(worker.thread);
+        shared->Work(worker->thread);
         shared->state.fetch_sub(1, std::memory_order_release);
         break;
       }
