@@ -15,13 +15,17 @@ PAUSE = 0.06
 before they sleep, and would take the cores from this one's."""
 
 
-def time_in_turns(calls: Sequence[Callable[[], Any]], seconds: float, threads: int = 1) -> list[list[float]]:
+def time_in_turns(
+    calls: Sequence[Callable[[], Any]], seconds: float, threads: int = 1, pause: float = 0.0
+) -> list[list[float]]:
     """Time calls in turns.
 
     Args:
         calls: what to time.
         seconds: how long to go on, all together; each has three turns at least.
         threads: how many threads each of them uses.
+        pause: seconds before each single call, in which threads fall asleep and caches are used by others: what an app
+            has that looks at a camera's pictures. Without, calls follow each other.
 
     Returns:
         The seconds that each counted call took, a list for each of ``calls``.
@@ -38,10 +42,12 @@ def time_in_turns(calls: Sequence[Callable[[], Any]], seconds: float, threads: i
         for call, kept in zip(calls, times, strict=True):
             if threads > 1:
                 time.sleep(PAUSE)
-            for _ in range(WARM_UP):
+            for _ in range(0 if pause else WARM_UP):
                 call()
             turn_end = time.perf_counter() + TURN_SECONDS
             for _ in range(TURN_CALLS):
+                if pause:
+                    time.sleep(pause)
                 began = time.perf_counter()
                 call()
                 ended = time.perf_counter()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from benchmarks import latency
+from benchmarks import latency, turns
 
 ROW = {
     "model": "mobilenet_v1",
@@ -17,6 +17,9 @@ ROW = {
     "dense_ms": 14.0,
     "sparse_ms": 4.0,
     "ratio": 3.5,
+    "dense_scaling": None,
+    "sparse_scaling": None,
+    "scaling_target": None,
     "max_abs_diff": 1e-6,
     "output_range": 2.0,
     "nodes_claimed": 31,
@@ -52,3 +55,23 @@ def test_page_keeps_other_machines_figures(tmp_path, monkeypatch):
     page.write_text("nothing")
     with pytest.raises(ValueError, match="has no lines"):
         latency.write_page(tmp_path, page)
+
+
+def test_what_threads_win_is_shown_with_what_it_should_be():
+    row = {**ROW, "threads": 2, "target": None, "sparse_scaling": 1.82, "dense_scaling": 1.9, "scaling_target": 1.85}
+    assert latency.aim(row) == ""
+    assert latency.scaling(row) == "1.82 (1.90) 1.85 missed"
+    assert latency.scaling({**row, "sparse_scaling": 1.85}) == "1.85 (1.90) 1.85 met"
+    assert latency.scaling({**row, "threads": 4, "scaling_target": None}) == "1.82 (1.90)"
+    assert latency.scaling(ROW) == ""
+
+
+@pytest.mark.parametrize(("pause", "calls_a_turn"), [(0.0, 14), (0.001, 12)])
+def test_turns_pause_before_each_call(pause, calls_a_turn, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(turns.time, "sleep", slept.append)
+    called: list[int] = []
+    times = turns.time_in_turns([lambda: called.append(0), lambda: called.append(1)], 0.0, threads=2, pause=pause)
+    assert [len(kept) for kept in times] == [36, 36]
+    assert called == ([0] * calls_a_turn + [1] * calls_a_turn) * 3
+    assert slept == ([turns.PAUSE] + ([pause] * 12 if pause else [])) * 6
