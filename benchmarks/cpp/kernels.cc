@@ -149,8 +149,8 @@ struct Shape {
 constexpr Shape kShapes[] = {{64, 64, 96},    {32, 64, 12544}, {128, 128, 3136},
                              {256, 256, 784}, {512, 512, 196}, {1024, 1024, 49}};
 
-void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, bool aligned, int source, int log2_block,
-          int tile, Shape shape, double zeros) {
+void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, bool aligned, int pixels, int source,
+          int log2_block, int tile, Shape shape, double zeros) {
   const int32_t block = 1 << log2_block, plane = Plane(shape.pixels);
   const LoweredMatrix matrix = RandomMatrix(shape.rows, shape.columns, block, aligned, zeros);
   std::vector<int32_t> offsets;
@@ -160,8 +160,10 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
   const size_t slack = 16 * kernels::kMaxLanes;
   const std::vector<float> x = Floats(static_cast<size_t>(shape.columns) * plane + slack);
   std::vector<float> y(static_cast<size_t>(shape.rows) * plane + slack);
-  const int32_t vectors = (shape.pixels + table.lanes - 1) / table.lanes, tiles = (vectors + tile - 1) / tile;
-  const kernels::SpmmKernel* kernel = (aligned ? table.spmm.aligned : table.spmm.unaligned)[source][log2_block];
+  const bool and_one = pixels == kernels::kSpmmVectorsAndOne;
+  const int32_t vectors = (shape.pixels - (and_one ? 1 : 0) + table.lanes - 1) / table.lanes;
+  const int32_t tiles = (vectors + tile - 1) / tile;
+  const auto& kernel = aligned ? table.spmm.aligned : table.spmm.unaligned;
   kernels::SpmmArgs args = packed.Args(0);
   args.low = 0;
   args.high = 6;
@@ -172,7 +174,7 @@ void Spmm(benchmark::State& state, const KernelTable& table, const Peak& peak, b
       const int32_t from = vectors * t / tiles, to = vectors * (t + 1) / tiles;
       args.x = x0 + from * table.lanes;
       args.y = y0 + from * table.lanes;
-      kernel[to - from](args);
+      kernel[t + 1 == tiles ? pixels : kernels::kSpmmVectors][source]->kernels[log2_block][to - from](args);
     }
     benchmark::ClobberMemory();
   });
@@ -288,20 +290,25 @@ void RegisterAll() {
     for (const Peak& peak : kPeaks) {
       if (std::strcmp(peak.level, table.name) != 0) continue;
       for (int log2 = 0; log2 < kernels::kSpmmBlocks; log2++) {
-        for (int tile = 1; tile <= table.spmm.max_tile[log2]; tile++) {
-          for (const Shape& s : kShapes) {
-            const std::string shape =
-                std::to_string(s.columns) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.pixels);
-            for (bool aligned : {false, true}) {
-              const auto& functions = aligned ? table.spmm.aligned : table.spmm.unaligned;
-              for (int source = 0; source < kernels::kSpmmSources; source++) {
-                if (source > 0 && functions[source][log2][tile] == functions[0][log2][tile]) continue;
-                const std::string kind =
-                    std::string(aligned ? "aligned" : "unaligned") + (source == kernels::kSpmmFar ? "_far" : "");
-                Register(Name({table.name, kind, std::to_string(1 << log2), std::to_string(tile), shape}),
-                         [=, &table, &peak](benchmark::State& state) {
-                           Spmm(state, table, peak, aligned, source, log2, tile, s, 0.8);
-                         });
+        for (int pixels = 0; pixels < kernels::kSpmmPixels; pixels++) {
+          for (int tile = 1; tile <= table.spmm.max_tile[pixels][log2]; tile++) {
+            for (const Shape& s : kShapes) {
+              if (pixels == kernels::kSpmmVectorsAndOne && s.pixels % table.lanes != 1) continue;
+              const std::string shape =
+                  std::to_string(s.columns) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.pixels);
+              for (bool aligned : {false, true}) {
+                const auto& tiles = (aligned ? table.spmm.aligned : table.spmm.unaligned)[pixels];
+                for (int source = 0; source < kernels::kSpmmSources; source++) {
+                  const auto kernel = [&](int of) { return tiles[of]->kernels[log2][tile]; };
+                  if (source > 0 && kernel(source) == kernel(0)) continue;
+                  const std::string kind = std::string(aligned ? "aligned" : "unaligned") +
+                                           (pixels == kernels::kSpmmVectorsAndOne ? "_one" : "") +
+                                           (source == kernels::kSpmmFar ? "_far" : "");
+                  Register(Name({table.name, kind, std::to_string(1 << log2), std::to_string(tile), shape}),
+                           [=, &table, &peak](benchmark::State& state) {
+                             Spmm(state, table, peak, aligned, pixels, source, log2, tile, s, 0.8);
+                           });
+                }
               }
             }
           }

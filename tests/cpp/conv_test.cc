@@ -475,6 +475,31 @@ TEST(Conv, TilesOfImageRowsInSlices) {
   }
 }
 
+// Runs of a pixel more than whole vectors, which have kernels of their own, and runs that are not, in one tile and
+// several.
+TEST(Conv, OneMorePixel) {
+  int seed = 0;
+  for (auto [height, width] : std::vector<std::pair<int32_t, int32_t>>{
+           {7, 7}, {1, 17}, {17, 1}, {5, 13}, {9, 9}, {3, 11}, {15, 15}, {17, 17}, {1, 81}, {1, 97}, {7, 9}, {1, 18}}) {
+    for (int32_t block : {0, 2, 4, 8}) {
+      seed++;
+      if (kSlow && seed % 3 != 0) continue;
+      ConvTester tester;
+      tester.image(1 + seed % 2, height, width).channels(3 + seed % 30, 4 + 5 * (seed % 9)).block(block, seed % 5 == 0);
+      tester.density(0.2 + 0.2 * (seed % 4)).permuted(seed % 3 == 0).planar(seed % 7 != 0).seed(seed);
+      tester.clamp(-0.5f, 1.5f).Test({1, 3});
+      tester.residual(ConvTester::Residual::kOther).Test({1, 2});
+      tester.stride(2, 2).image(1, 2 * height - 1, 2 * width - 1).Test({1, 2});  // the same output
+      tester.stride(1, 1).kernel(3, 3).same(true).image(1, height, width).Test({1, 2});
+      if (HasFailure()) return;
+    }
+  }
+  ConvTester slices;
+  const int32_t many = kSlow ? 90 : 300;
+  slices.image(1, 7, 7).channels(many, many).block(4).density(0.8).seed(seed);
+  slices.residual(ConvTester::Residual::kInput).clamp(-1.0f, 2.0f).Test({1, 3});
+}
+
 // More channels than the first-level cache holds planes' tiles of: slices of them, one after the other.
 TEST(Conv, ManyChannels) {
   int seed = 0;

@@ -32,7 +32,10 @@ class SpmmTester {
   SpmmTester& block(int block) { return Set(&block_, block); }
   SpmmTester& aligned(bool aligned) { return Set(&aligned_, aligned); }
   SpmmTester& source(int source) { return Set(&source_, source); }
-  SpmmTester& tile(int tile) { return Set(&tile_, tile); }
+  SpmmTester& tile(int tile, int pixels) {
+    tile_ = tile;
+    return Set(&pixels_, pixels);
+  }
   SpmmTester& rows(int rows) { return Set(&rows_, rows); }
   SpmmTester& columns(int columns) { return Set(&columns_, columns); }
   SpmmTester& density(double density) { return Set(&density_, density); }
@@ -54,7 +57,7 @@ class SpmmTester {
     SCOPED_TRACE(Name());
     Random random(static_cast<uint64_t>(seed_));
     const auto number = [&] { return hostile_ ? random.Hostile() : random.Float(); };
-    const int pixels = tile_ * table_.lanes;
+    const int pixels = tile_ * table_.lanes + (pixels_ == kernels::kSpmmVectorsAndOne ? 1 : 0);
 
     LoweredMatrix matrix = RandomMatrix(rows_, columns_, block_, aligned_, density_, &random);
     if (hostile_) {
@@ -94,8 +97,8 @@ class SpmmTester {
                              slice_columns_ * pixels * static_cast<int32_t>(sizeof(float)));
     // Blocks of 1 are packed alike for both kinds.
     EXPECT_EQ(packed.aligned, aligned_ || block_ == 1);
-    const auto& table = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
-    const kernels::SpmmKernel kernel = table[source_][packed.log2_block][tile_];
+    const auto& tiles = aligned_ ? table_.spmm.aligned : table_.spmm.unaligned;
+    const kernels::SpmmKernel kernel = tiles[pixels_][source_]->kernels[packed.log2_block][tile_];
     if (kernel == nullptr || (1 << packed.log2_block) != block_) {
       ADD_FAILURE() << "no such kernel";
       return {};
@@ -177,16 +180,17 @@ class SpmmTester {
   std::string Name() const {
     ::testing::Message name;
     name << table_.name << (aligned_ ? " aligned" : " unaligned") << (source_ == kernels::kSpmmFar ? " far" : "")
-         << " block " << block_ << " tile " << tile_ << ", " << rows_ << " x " << columns_ << ", density " << density_
-         << ", clamp " << low_ << " to " << high_ << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "")
-         << (in_place_ ? " in place" : "") << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", "
-         << panels_ << " panels, slices of " << slice_columns_ << ", seed " << seed_;
+         << " block " << block_ << " tile " << tile_ << (pixels_ == kernels::kSpmmVectorsAndOne ? " and one, " : ", ")
+         << rows_ << " x " << columns_ << ", density " << density_ << ", clamp " << low_ << " to " << high_
+         << (bias_ ? ", bias" : "") << (residual_ ? ", residual" : "") << (in_place_ ? " in place" : "")
+         << (permuted_ ? ", permuted" : "") << (hostile_ ? ", hostile" : "") << ", " << panels_ << " panels, slices of "
+         << slice_columns_ << ", seed " << seed_;
     return name.GetString();
   }
 
   const KernelTable& table_;
-  int block_ = 4, source_ = kernels::kSpmmNear, tile_ = 1, rows_ = 8, columns_ = 5, panels_ = 1, slice_columns_ = 0,
-      seed_ = 1;
+  int block_ = 4, source_ = kernels::kSpmmNear, tile_ = 1, pixels_ = kernels::kSpmmVectors, rows_ = 8, columns_ = 5,
+      panels_ = 1, slice_columns_ = 0, seed_ = 1;
   bool aligned_ = false, bias_ = true, residual_ = false, in_place_ = false, permuted_ = false, hostile_ = false;
   double density_ = 0.3;
   float low_ = -kInfinity, high_ = kInfinity;
@@ -199,14 +203,17 @@ class SpmmTest : public ::testing::TestWithParam<const KernelTable*> {
   // body(tester) for every kernel of the level, once where both sources have the same.
   template <class Body>
   void ForEachKernel(const Body& body) const {
-    for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
-      for (int tile = 1; tile <= table().spmm.max_tile[log2_block]; tile++) {
+    for (int pixels = 0; pixels < kernels::kSpmmPixels; pixels++) {
+      for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
         for (bool aligned : {false, true}) {
-          const auto& functions = aligned ? table().spmm.aligned : table().spmm.unaligned;
-          for (int source = 0; source < kernels::kSpmmSources; source++) {
-            if (source > 0 && functions[source][log2_block][tile] == functions[0][log2_block][tile]) continue;
-            body(SpmmTester(table()).block(1 << log2_block).tile(tile).aligned(aligned).source(source));
-            if (HasFailure()) return;
+          const auto& tiles = (aligned ? table().spmm.aligned : table().spmm.unaligned)[pixels];
+          for (int tile = 1; tile <= table().spmm.max_tile[pixels][log2_block]; tile++) {
+            for (int source = 0; source < kernels::kSpmmSources; source++) {
+              const auto kernel = [&](int of) { return tiles[of]->kernels[log2_block][tile]; };
+              if (source > 0 && kernel(source) == kernel(0)) continue;
+              body(SpmmTester(table()).block(1 << log2_block).tile(tile, pixels).aligned(aligned).source(source));
+              if (HasFailure()) return;
+            }
           }
         }
       }
@@ -215,15 +222,19 @@ class SpmmTest : public ::testing::TestWithParam<const KernelTable*> {
 };
 
 TEST_P(SpmmTest, TheTableHasEveryTileUpToTheWidest) {
-  for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
-    const int widest = table().spmm.max_tile[log2_block];
-    EXPECT_GE(widest, 1);
-    EXPECT_LE(widest, kernels::kSpmmMaxTile);
-    for (int tile = 0; tile <= kernels::kSpmmMaxTile; tile++) {
-      const bool there = tile >= 1 && tile <= widest;
+  const kernels::SpmmKernels& spmm = table().spmm;
+  for (int pixels = 0; pixels < kernels::kSpmmPixels; pixels++) {
+    for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
+      const int widest = spmm.max_tile[pixels][log2_block];
+      EXPECT_GE(widest, pixels == kernels::kSpmmVectors ? 1 : 0);
+      EXPECT_LE(widest, kernels::kSpmmMaxTile);
       for (int source = 0; source < kernels::kSpmmSources; source++) {
-        EXPECT_EQ(table().spmm.aligned[source][log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
-        EXPECT_EQ(table().spmm.unaligned[source][log2_block][tile] != nullptr, there) << "block " << (1 << log2_block);
+        for (const kernels::SpmmTiles* tiles : {spmm.aligned[pixels][source], spmm.unaligned[pixels][source]}) {
+          for (int tile = 0; tile <= kernels::kSpmmMaxTile; tile++) {
+            const bool there = tiles != nullptr && tiles->kernels[log2_block][tile] != nullptr;
+            EXPECT_EQ(there, tile >= 1 && tile <= widest) << "block " << (1 << log2_block) << ", tile " << tile;
+          }
+        }
       }
     }
   }
@@ -323,37 +334,51 @@ TEST_P(SpmmTest, PanelsDoNotChangeABit) {
   });
 }
 
-// A tile's width and where its pixels come from are ways to go through the pixels: one pixel's sum is the same in each.
+// A tile's width, where its pixels come from and whether one more goes along are ways to go through the pixels: one
+// pixel's sum is the same in each.
 TEST_P(SpmmTest, TileWidthsAndSourcesDoNotChangeABit) {
   Random random(7);
+  const int lanes = table().lanes;
   for (int log2_block = 0; log2_block < kernels::kSpmmBlocks; log2_block++) {
     for (bool aligned : {false, true}) {
       const LoweredMatrix matrix = RandomMatrix(13, 11, 1 << log2_block, aligned, 0.4, &random);
       const std::vector<float> bias = random.Floats(13);
-      const int widest = table().spmm.max_tile[log2_block];
-      const int32_t pixels = widest * table().lanes;
-      const std::vector<float> x = random.Floats(static_cast<size_t>(11) * pixels);
+      const int widest = table().spmm.max_tile[kernels::kSpmmVectors][log2_block];
+      const int32_t plane = (widest + 1) * lanes;
+      const std::vector<float> x = random.Floats(static_cast<size_t>(11) * plane);
       std::vector<int32_t> offset(11);
-      for (int32_t c = 0; c < 11; c++) offset[c] = c * pixels;
+      for (int32_t c = 0; c < 11; c++) offset[c] = c * plane;
       const kernels::PackedMatrix packed =
-          kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), pixels, 1, 0);
+          kernels::PackLowered(matrix, bias.data(), InBytes(offset).data(), plane, 1, 0);
       const auto& kernel = packed.aligned ? table().spmm.aligned : table().spmm.unaligned;
-      std::vector<float> first;
-      for (int turn = 0; turn < kernels::kSpmmSources * widest; turn++) {
-        const int source = turn / widest, width = turn % widest + 1;
-        std::vector<float> y(static_cast<size_t>(13) * pixels, 0.0f);
-        for (int at = 0; at < widest; at += width) {
-          const int now = std::min(width, widest - at);
+      // Tiles of `width` vectors up to the widest, from vector `at` on.
+      const auto run = [&](int pixels, int source, int at, int width, int end) {
+        std::vector<float> y(static_cast<size_t>(13) * plane, 0.0f);
+        for (; at < end; at += width) {
           kernels::SpmmArgs args = packed.Args(0);
-          args.x = x.data() + at * table().lanes;
-          args.y = y.data() + at * table().lanes;
+          args.x = x.data() + at * lanes;
+          args.y = y.data() + at * lanes;
           args.low = -kInfinity;
           args.high = kInfinity;
-          kernel[source][log2_block][now](args);
+          kernel[pixels][source]->kernels[log2_block][std::min(width, end - at)](args);
         }
-        if (turn == 0) first = y;
-        EXPECT_TRUE(SameBits(first, y)) << "block " << (1 << log2_block) << ", source " << source << ", width "
-                                        << width;
+        return y;
+      };
+      const std::vector<float> first = run(kernels::kSpmmVectors, kernels::kSpmmNear, 0, 1, widest + 1);
+      for (int source = 0; source < kernels::kSpmmSources; source++) {
+        for (int width = 2; width <= widest; width++) {
+          EXPECT_TRUE(SameBits(first, run(kernels::kSpmmVectors, source, 0, width, widest + 1)))
+              << "block " << (1 << log2_block) << ", source " << source << ", width " << width;
+        }
+        for (int width = 1; width <= table().spmm.max_tile[kernels::kSpmmVectorsAndOne][log2_block]; width++) {
+          std::vector<float> expected(first.size(), 0.0f);
+          for (size_t row = 0; row < 13; row++) {
+            const auto from = first.begin() + static_cast<std::ptrdiff_t>(row * plane);
+            std::copy(from, from + width * lanes + 1, expected.begin() + static_cast<std::ptrdiff_t>(row * plane));
+          }
+          EXPECT_TRUE(SameBits(expected, run(kernels::kSpmmVectorsAndOne, source, 0, width, width)))
+              << "block " << (1 << log2_block) << ", source " << source << ", width " << width << " and one";
+        }
       }
     }
   }

@@ -54,7 +54,7 @@ struct ThreadPool::Shared {
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
   std::atomic<int> sleeping{0};  // changed under the mutex
   int started = 0;
-  const bool placed = WakePlacement::Helps();
+  const bool placed = WakePlacement::kMayHelp && WakePlacement::Helps();
   struct Worker {
     Shared* shared;
     int thread;  // 1 and up; the caller is 0
@@ -93,7 +93,7 @@ struct ThreadPool::Shared {
   void Wake() {
     // A caller that slept here would be woken by the worker, and on the worker's processor.
     for (int spin = 1; pthread_mutex_trylock(&mutex) != 0; spin++) Spin(spin);
-    for (int i = 0; i < started && placed; i++) {
+    for (int i = 0; WakePlacement::kMayHelp && placed && i < started; i++) {
       if (workers[i].asleep) workers[i].placement.AwayFromHere();
     }
     pthread_mutex_unlock(&mutex);
@@ -123,14 +123,14 @@ struct ThreadPool::Shared {
     worker->asleep = false;
     sleeping.fetch_sub(1, std::memory_order_relaxed);
     pthread_mutex_unlock(&mutex);
-    worker->placement.End();
+    if (WakePlacement::kMayHelp) worker->placement.End();
     return now;
   }
 
   static void* Main(void* argument) {
     Worker* worker = static_cast<Worker*>(argument);
     Shared* shared = worker->shared;
-    worker->placement.Begin();
+    if (WakePlacement::kMayHelp) worker->placement.Begin();
     for (uint32_t seen = kClosed;;) {
       uint32_t now = shared->AwaitRound(seen, worker);
       seen = now;

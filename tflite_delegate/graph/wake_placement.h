@@ -15,7 +15,12 @@ namespace graph {
 
 class WakePlacement {
  public:
-  // Whether it is worth the calls: in a virtual machine. Known for x86 alone.
+  // Whether it is worth the calls: in a virtual machine, which only x86 can be asked for.
+#if defined(__x86_64__)
+  static constexpr bool kMayHelp = true;
+#else
+  static constexpr bool kMayHelp = false;
+#endif
   static bool Helps();
 
   // By the thread itself, before it sleeps for the first time.

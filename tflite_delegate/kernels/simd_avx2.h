@@ -17,6 +17,7 @@ struct Simd {
   static constexpr int kRegisters = 16;
   // 16 registers: accumulators + inputs + one broadcast weight.
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
+  static constexpr int kMaxTileAndOne[4] = {};          // spmm.h
   static constexpr bool kFetchesAhead = true;           // spmm.h
   static constexpr int kGemvRows = 2;                   // by 4 vectors of a batch
   static constexpr int kMaxColumns = 2, kMaxSums = 12;  // spmm_rows.h: of a tile, in vectors

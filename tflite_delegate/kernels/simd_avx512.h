@@ -17,11 +17,12 @@ struct Simd {
   static constexpr int kRegisters = 32;
   // Widest tile, in vectors, whose accumulators, weights and inputs stay in the 32 registers, by log2(block).
   static constexpr int kMaxTile[4] = {14, 8, 6, 3};
-  static constexpr bool kFetchesAhead = true;           // spmm.h
-  static constexpr int kGemvRows = 4;                   // by 4 vectors of a batch
-  static constexpr int kMaxColumns = 8, kMaxSums = 28;  // spmm_rows.h: of a tile, in vectors
-  static constexpr bool kShifts = true;                 // spmm_rows.h
-  static constexpr bool kMasks = true;                  // LoadN and StoreN are as fast as Load and Store
+  static constexpr int kMaxTileAndOne[4] = {0, 8, 5, 3};  // the same with one pixel more (spmm.h)
+  static constexpr bool kFetchesAhead = true;             // spmm.h
+  static constexpr int kGemvRows = 4;                     // by 4 vectors of a batch
+  static constexpr int kMaxColumns = 8, kMaxSums = 28;    // spmm_rows.h: of a tile, in vectors
+  static constexpr bool kShifts = true;                   // spmm_rows.h
+  static constexpr bool kMasks = true;                    // LoadN and StoreN are as fast as Load and Store
 
   static Vec Zero() { return _mm512_setzero_ps(); }
   static Vec Set1(float x) { return _mm512_set1_ps(x); }

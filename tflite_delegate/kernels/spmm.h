@@ -34,11 +34,20 @@ constexpr int kSpmmAhead = 3;  // blocks
 enum SpmmSource { kSpmmNear, kSpmmFar };
 constexpr int kSpmmSources = 2;
 
+// A tile is so many vectors of pixels, or one pixel more: squares of odd numbers, as 7 x 7, are that. A vector for it
+// would cost as much as any other.
+enum SpmmPixels { kSpmmVectors, kSpmmVectorsAndOne };
+constexpr int kSpmmPixels = 2;
+
+// By log2(block) and vectors, null where there is none.
+struct SpmmTiles {
+  SpmmKernel kernels[kSpmmBlocks][kSpmmMaxTile + 1];
+};
+
 struct SpmmKernels {
-  int max_tile[kSpmmBlocks];  // widest tile, in vectors
-  // [source][log2(block)][tile], null where there is none
-  SpmmKernel aligned[kSpmmSources][kSpmmBlocks][kSpmmMaxTile + 1];
-  SpmmKernel unaligned[kSpmmSources][kSpmmBlocks][kSpmmMaxTile + 1];
+  int max_tile[kSpmmPixels][kSpmmBlocks];               // widest tile, in vectors; 0 where there is none
+  const SpmmTiles* aligned[kSpmmPixels][kSpmmSources];  // null where all tiles are
+  const SpmmTiles* unaligned[kSpmmPixels][kSpmmSources];
 };
 
 }  // namespace kernels

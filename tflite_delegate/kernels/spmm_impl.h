@@ -11,6 +11,9 @@
 // AVX-512, block 8, tile 3: 8 weights beside 24 accumulators would be one register too many. Instead the 3 inputs stay
 // in registers and the weights come one at a time.
 //
+// One pixel more than the tile: its sums are the lanes of one register for all rows, which the weights' vector times
+// that pixel is added to.
+//
 // Unaligned: row r always accumulates in row set r mod B, and the packer has rotated each block's weights to match, so
 // no accumulator moves. After the blocks that start at row i nothing more can reach row i: its set is stored and takes
 // over row i + B. The inner loop is the aligned kernel's.
@@ -26,16 +29,20 @@
 namespace block_sparse {
 namespace kernels {
 
-template <class Simd, int kBlock, int kTile, SpmmSource kSource>
+template <class Simd, int kBlock, int kTile, SpmmSource kSource, SpmmPixels kPixels>
 class Spmm {
   using Vec = typename Simd::Vec;
   using Weights = typename Simd::template Weights<kBlock>;
+  using Rows = typename Simd::template Rows<kBlock>;
   struct Row {
     Vec tile[kTile];
   };
   struct Accumulators {
     Row row[kBlock];
+    Rows one;  // of the last pixel, if there is one more: a lane a row
   };
+  static constexpr bool kAndOne = kPixels == kSpmmVectorsAndOne;
+  static constexpr int kOne = kTile * Simd::kLanes;  // that pixel
 
   static BLOCK_SPARSE_INLINE void Blocks(Accumulators& acc, uint32_t count, const float* x, const float*& weights,
                                          const int32_t*& offsets) {
@@ -73,6 +80,7 @@ class Spmm {
           });
         });
       }
+      if constexpr (kAndOne) acc.one = Rows::Fma(acc.one, Rows::Load(weights), pixels + kOne);
       weights += kBlock;
       offsets++;
     }
@@ -85,8 +93,11 @@ class Spmm {
 
   // `bounds` is what `args` is a copy of. The copy's members stay in registers, as no store can reach them; the bounds
   // are loaded each time, because in registers they would put accumulators on the stack.
-  static BLOCK_SPARSE_INLINE void Finish(const Row& row, const SpmmArgs& args, const SpmmArgs& bounds, int32_t out) {
+  template <int kRow>
+  static BLOCK_SPARSE_INLINE void Finish(const Accumulators& acc, const SpmmArgs& args, const SpmmArgs& bounds,
+                                         int32_t out) {
     if (out < 0) return;
+    const Row& row = acc.row[kRow];
     const Vec low = Simd::Set1(bounds.low), high = Simd::Set1(bounds.high);
     float* y = args.y + out;
     if (args.residual != nullptr) {
@@ -100,6 +111,14 @@ class Spmm {
         Simd::Store(y + t * Simd::kLanes, Simd::Clamp(row.tile[t], low, high));
       });
     }
+    if constexpr (kAndOne) {
+      float sums[kBlock];
+      Rows::Store(sums, acc.one);
+      float sum = sums[kRow];
+      if (args.residual != nullptr) sum += args.residual[out + kOne];
+      sum = sum < bounds.low ? bounds.low : sum;
+      y[kOne] = sum > bounds.high ? bounds.high : sum;
+    }
   }
 
  public:
@@ -110,11 +129,13 @@ class Spmm {
     const int32_t* offsets = args.offsets;
     Accumulators acc;
     Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[r]); });
+    if constexpr (kAndOne) acc.one = Rows::Load(args.bias);
     for (int32_t row = 0; row < args.rows; row += kBlock) {
       Unroll<kBlock>([&](auto r) __attribute__((always_inline)) {
         Blocks(acc, args.counts[row + r], args.x, weights, offsets);
-        Finish(acc.row[r], args, original, args.row_out[row + r]);
+        Finish<r>(acc, args, original, args.row_out[row + r]);
         Start(acc.row[r], args.bias[row + r + kBlock]);
+        if constexpr (kAndOne) acc.one = Rows::template Replace<r>(acc.one, Rows::Load(args.bias + row + kBlock));
       });
     }
   }
@@ -127,37 +148,64 @@ class Spmm {
     for (int32_t row = 0; row < args.rows; row += kBlock) {
       Accumulators acc;
       Unroll<kBlock>([&](auto r) __attribute__((always_inline)) { Start(acc.row[r], args.bias[row + r]); });
+      if constexpr (kAndOne) acc.one = Rows::Load(args.bias + row);
       Blocks(acc, *counts++, args.x, weights, offsets);
       Unroll<kBlock>([&](auto r)
-                         __attribute__((always_inline)) { Finish(acc.row[r], args, original, args.row_out[row + r]); });
+                         __attribute__((always_inline)) { Finish<r>(acc, args, original, args.row_out[row + r]); });
     }
   }
 };
 
-template <class Simd, int kLog2Block, SpmmSource kSource, int... kTile>
-constexpr void FillSpmmBlock(SpmmKernels& table, std::integer_sequence<int, kTile...>) {
-  constexpr int kBlock = 1 << kLog2Block;
-  // Where nothing is fetched ahead, both sources have the same kernels. So have blocks of one row, which are held up by
-  // loading anyway.
-  constexpr SpmmSource kOwn = Simd::kFetchesAhead && kBlock > 1 ? kSource : kSpmmNear;
-  table.max_tile[kLog2Block] = Simd::kMaxTile[kLog2Block];
-  ((table.aligned[kSource][kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1, kOwn>::Aligned), ...);
-  ((table.unaligned[kSource][kLog2Block][kTile + 1] = Spmm<Simd, kBlock, kTile + 1, kOwn>::Unaligned), ...);
+template <class Simd, SpmmPixels kPixels>
+constexpr int SpmmMaxTile(int log2_block) {
+  return (kPixels == kSpmmVectors ? Simd::kMaxTile : Simd::kMaxTileAndOne)[log2_block];
 }
 
-template <class Simd, SpmmSource kSource>
-constexpr void FillSpmmSource(SpmmKernels& table) {
-  FillSpmmBlock<Simd, 0, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[0]>());
-  FillSpmmBlock<Simd, 1, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[1]>());
-  FillSpmmBlock<Simd, 2, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[2]>());
-  FillSpmmBlock<Simd, 3, kSource>(table, std::make_integer_sequence<int, Simd::kMaxTile[3]>());
+template <class Simd, bool kAligned, SpmmPixels kPixels, SpmmSource kSource, int kLog2Block, int... kTile>
+constexpr void FillSpmmTiles(SpmmTiles& tiles, std::integer_sequence<int, kTile...>) {
+  // Blocks of one row are held up by loading anyway.
+  constexpr SpmmSource kOwn = kLog2Block > 0 ? kSource : kSpmmNear;
+  if constexpr (kAligned) {
+    ((tiles.kernels[kLog2Block][kTile + 1] = Spmm<Simd, 1 << kLog2Block, kTile + 1, kOwn, kPixels>::Aligned), ...);
+  } else {
+    ((tiles.kernels[kLog2Block][kTile + 1] = Spmm<Simd, 1 << kLog2Block, kTile + 1, kOwn, kPixels>::Unaligned), ...);
+  }
+}
+
+template <class Simd, bool kAligned, SpmmPixels kPixels, SpmmSource kSource, int... kLog2Block>
+constexpr SpmmTiles MakeSpmmTiles(std::integer_sequence<int, kLog2Block...>) {
+  SpmmTiles tiles = {};
+  (FillSpmmTiles<Simd, kAligned, kPixels, kSource, kLog2Block>(
+       tiles, std::make_integer_sequence<int, SpmmMaxTile<Simd, kPixels>(kLog2Block)>()),
+   ...);
+  return tiles;
+}
+
+template <class Simd, bool kAligned, SpmmPixels kPixels, SpmmSource kSource>
+constexpr SpmmTiles kSpmmTiles =
+    MakeSpmmTiles<Simd, kAligned, kPixels, kSource>(std::make_integer_sequence<int, kSpmmBlocks>());
+
+template <class Simd, SpmmPixels kPixels>
+constexpr void FillSpmmPixels(SpmmKernels& table) {
+  // Where nothing is fetched ahead, both sources have the same kernels.
+  constexpr SpmmSource kFar = Simd::kFetchesAhead ? kSpmmFar : kSpmmNear;
+  bool any = false;
+  for (int log2_block = 0; log2_block < kSpmmBlocks; log2_block++) {
+    table.max_tile[kPixels][log2_block] = SpmmMaxTile<Simd, kPixels>(log2_block);
+    any = any || table.max_tile[kPixels][log2_block] > 0;
+  }
+  if (!any) return;
+  table.aligned[kPixels][kSpmmNear] = &kSpmmTiles<Simd, true, kPixels, kSpmmNear>;
+  table.aligned[kPixels][kSpmmFar] = &kSpmmTiles<Simd, true, kPixels, kFar>;
+  table.unaligned[kPixels][kSpmmNear] = &kSpmmTiles<Simd, false, kPixels, kSpmmNear>;
+  table.unaligned[kPixels][kSpmmFar] = &kSpmmTiles<Simd, false, kPixels, kFar>;
 }
 
 template <class Simd>
 constexpr SpmmKernels MakeSpmmKernels() {
   SpmmKernels table = {};
-  FillSpmmSource<Simd, kSpmmNear>(table);
-  FillSpmmSource<Simd, kSpmmFar>(table);
+  FillSpmmPixels<Simd, kSpmmVectors>(table);
+  FillSpmmPixels<Simd, kSpmmVectorsAndOne>(table);
   return table;
 }
 

@@ -197,7 +197,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
   // Wide blocks load an input vector for more multiplications, but want registers; and a small image is one tile of
   // narrower blocks, for which the weights are read once.
-  const int* max_tile = kernels.spmm.max_tile;
+  const int* max_tile = kernels.spmm.max_tile[kernels::kSpmmVectors];
   const bool one_tile = vectors > max_tile[3] && vectors <= max_tile[2];
   const int dense_block = max_tile[3] >= 3 && !one_tile ? 8 : 4;
   const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
@@ -205,21 +205,24 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   row_vectors_ = (output_.width() + lanes_ - 1) / lanes_;
   const int32_t across = std::max(1, rows_->max_columns - kTilings[tiling_].narrower);
   tiles_across_ = (row_vectors_ + across - 1) / across;
-  const bool by_rows = LikesImageRows() && ImageRowsPay(column_offset.data());
+  by_rows_ = LikesImageRows() && ImageRowsPay(column_offset.data());
   whole_rows_ = tiles_across_ == 1 && row_vectors_ * lanes_ == row;
-  widest_ = std::max(1, kernels.spmm.max_tile[log2_block] - kTilings[tiling_].narrower);
-  const int32_t tile_count = by_rows ? TilesOf(output_.height()) * tiles_across_ : (vectors + widest_ - 1) / widest_;
-  // Enough pieces of work for the threads to end together.
+  widest_ = std::max(1, max_tile[log2_block] - kTilings[tiling_].narrower);
+  widest_and_one_ = std::min(widest_, kernels.spmm.max_tile[kernels::kSpmmVectorsAndOne][log2_block]);
+  const int32_t tile_count = by_rows_ ? TilesOf(output_.height()) * tiles_across_ : TilesOfRun(output_.run()).count;
+  // Enough pieces of work for the threads to end together, and panels whose weights stay in half of a second-level
+  // cache of a megabyte while the tiles go by: 7 % of dense 3x3 layers of 14x14x512.
+  constexpr size_t kPanelBytes = 512 << 10;
   const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
-  const int panels = std::max(1, std::min(pieces / tile_count, weights_.rows / 32));
+  const int by_cache = tile_count > 1 ? static_cast<int>(WeightBytes() / kPanelBytes) : 1;
+  const int panels = std::max(1, std::min(std::max(pieces / tile_count, by_cache), weights_.rows / 32));
 
   // A slice has so many blocks a row that they make up for reading and writing the sums once more.
   constexpr int32_t kBlocksPerRow = 16, kSinglesPerRow = 32;
-  const int64_t tile_bytes = by_rows ? RowTileBytes() : TileBytes(std::min(vectors, widest_) * lanes_);
-  const int32_t slice_bytes = SliceBytes(plane, tile_bytes, by_rows ? kSinglesPerRow : kBlocksPerRow << log2_block);
+  const int64_t tile_bytes = by_rows_ ? RowTileBytes() : TileBytes(std::min(vectors, widest_) * lanes_);
+  const int32_t slice_bytes = SliceBytes(plane, tile_bytes, by_rows_ ? kSinglesPerRow : kBlocksPerRow << log2_block);
   strided_ = kernels.strided;
-  kernels_ = nullptr;
-  if (by_rows) {
+  if (by_rows_) {
     const kernels::ImageRows image = {row * static_cast<int32_t>(sizeof(float)),
                                       rows_->shifts && row % kernels::kMaxLanes == 0};
     packed_ = kernels::PackImageRows(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels,
@@ -238,8 +241,22 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   // Somewhat more than the first-level cache holds: what is there anyway is fetched in vain.
   constexpr int64_t kNearBytes = 40 << 10;
   const int source = tile_bytes / packed_.slices > kNearBytes ? kernels::kSpmmFar : kernels::kSpmmNear;
-  kernels_ = (packed_.aligned ? kernels.spmm.aligned : kernels.spmm.unaligned)[source][packed_.log2_block];
+  for (int pixels = 0; pixels < kernels::kSpmmPixels; pixels++) {
+    const kernels::SpmmTiles* tiles = (packed_.aligned ? kernels.spmm.aligned : kernels.spmm.unaligned)[pixels][source];
+    kernels_[pixels] = tiles == nullptr ? nullptr : tiles->kernels[packed_.log2_block];
+  }
   return true;
+}
+
+// Widths as equal as may be.
+Conv::Tiles Conv::TilesOfRun(int32_t pixels) const {
+  const int32_t whole = pixels / lanes_;
+  if (pixels % lanes_ == 1 && whole > 0) {
+    const int32_t count = (whole + widest_ - 1) / widest_;
+    if ((whole + count - 1) / count <= widest_and_one_) return {whole, count, kernels::kSpmmVectorsAndOne};
+  }
+  const int32_t vectors = (pixels + lanes_ - 1) / lanes_;
+  return {vectors, (vectors + widest_ - 1) / widest_, kernels::kSpmmVectors};
 }
 
 Conv::Phase Conv::PhaseAt(int32_t y, int32_t x) const {
@@ -414,8 +431,7 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
   // Whole cache lines: a little before the first row is computed again rather than every vector split.
   const int32_t first = begin * row / kernels::kMaxLanes * kernels::kMaxLanes;
   const int32_t last = end == output_.height() ? output_.run() : end * row;
-  const int32_t vectors = (last - first + lanes_ - 1) / lanes_;
-  const int32_t tiles = (vectors + widest_ - 1) / widest_;
+  const Tiles tiles = TilesOfRun(last - first);
   const int64_t input_batch = input_.layout == graph::Layout::kPlanar
                                   ? input_.planes.batch
                                   : static_cast<int64_t>(input_.dims[1]) * input_.dims[2] * input_.dims[3];
@@ -434,7 +450,7 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
     float* y = context.data[output] + at;
     const float* residual =
         inputs.size() > 1 ? context.data[inputs[1]] + n * residual_batch_ + output_.planes.origin : nullptr;
-    if (kernels_ == nullptr) {
+    if (by_rows_) {
       const int32_t down = TilesOf(end - begin), across = tiles_across_;
       const auto& tile_kernels = whole_rows_ ? rows_->whole : rows_->part;
       context.pool->For(down * across * panels, [&](int task) {
@@ -457,16 +473,18 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
       });
       continue;
     }
-    context.pool->For(tiles * panels, [&](int task) {
-      // A thread's share is a range of channels, as it is in ops on planes. Widths as equal as may be.
-      const int32_t tile = task % tiles;
-      const int32_t from = static_cast<int32_t>(static_cast<int64_t>(vectors) * tile / tiles);
-      const int32_t to = static_cast<int32_t>(static_cast<int64_t>(vectors) * (tile + 1) / tiles);
+    context.pool->For(tiles.count * panels, [&](int task) {
+      // A thread's share is a range of channels, as it is in ops on planes.
+      const int32_t tile = task % tiles.count;
+      const int32_t from = static_cast<int32_t>(static_cast<int64_t>(tiles.vectors) * tile / tiles.count);
+      const int32_t to = static_cast<int32_t>(static_cast<int64_t>(tiles.vectors) * (tile + 1) / tiles.count);
+      const kernels::SpmmKernel kernel =
+          kernels_[tile + 1 == tiles.count ? tiles.last : kernels::kSpmmVectors][to - from];
       const int32_t pixel = first + from * lanes_;
       for (int slice = 0; slice < slices; slice++) {
-        kernels::SpmmArgs args = packed_.Args(static_cast<size_t>(task / tiles) * slices + slice);
+        kernels::SpmmArgs args = packed_.Args(static_cast<size_t>(task / tiles.count) * slices + slice);
         Place(x + (pixel - origin), y + pixel, residual == nullptr ? nullptr : residual + pixel, slice, &args);
-        kernels_[to - from](args);
+        kernel(args);
       }
     });
   }

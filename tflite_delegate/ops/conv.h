@@ -63,7 +63,14 @@ class Conv : public graph::Op {
     int32_t top, left, first, last, pixel;
   };
 
+  // A run of pixels, cut into tiles.
+  struct Tiles {
+    int32_t vectors, count;
+    kernels::SpmmPixels last;  // the others are vectors alone
+  };
+
   Phase PhaseAt(int32_t y, int32_t x) const;
+  Tiles TilesOfRun(int32_t pixels) const;
   int32_t ScratchStart(int32_t first) const;
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
@@ -91,11 +98,14 @@ class Conv : public graph::Op {
   bool in_place_ = false;  // reads the image where it is
 
   kernels::PackedMatrix packed_;
-  const kernels::SpmmKernel* kernels_ = nullptr;  // by tile width; null: tiles are of rows of the image
+  // Tiles are of rows of the image, or else of runs of pixels: by what is beside their vectors, and by how many these
+  // are.
+  bool by_rows_ = false;
+  const kernels::SpmmKernel* kernels_[kernels::kSpmmPixels] = {};
   const kernels::SpmmRowsKernels* rows_ = nullptr;
   kernels::StridedKernels strided_ = {};
   int lanes_ = 0;
-  int32_t widest_ = 0;                          // tile, in vectors
+  int32_t widest_ = 0, widest_and_one_ = 0;     // tile, in vectors
   int32_t row_vectors_ = 0, tiles_across_ = 0;  // of a row of the image
   bool whole_rows_ = false;                     // tiles are as wide as rows are apart
   size_t scratch_floats_ = 0;
