@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "tflite_delegate/format/flexbuffer.h"
 
@@ -56,17 +57,36 @@ class BitGapReader {
   bool Gap(uint64_t limit, uint64_t* gap) {
     const uint64_t start = next_high_;
     const uint64_t end = uint64_t{8} * high_.size;
-    while (next_high_ < end && !Bit(high_, next_high_)) ++next_high_;
-    if (next_high_ == end) return false;
+    uint64_t bits = 0;
+    while (next_high_ < end && (bits = BitsFrom(high_, next_high_)) == 0) next_high_ += kBits;
+    if (next_high_ >= end) {
+      next_high_ = end;
+      return false;
+    }
+    next_high_ += static_cast<uint64_t>(__builtin_ctzll(bits));
     const uint64_t quotient = next_high_++ - start;
-    uint64_t remainder = 0;
-    for (int i = 0; i < low_bits_; ++i) remainder |= static_cast<uint64_t>(Bit(low_, next_low_++)) << i;
+    const uint64_t remainder = BitsFrom(low_, next_low_) & ((uint64_t{1} << low_bits_) - 1);
+    next_low_ += static_cast<uint64_t>(low_bits_);
     if (quotient > (limit >> low_bits_)) return false;
     *gap = quotient << low_bits_ | remainder;
     return *gap < limit;
   }
 
  private:
+  static constexpr uint64_t kBits = 57;
+
+  // At least so many bits from bit `index` on; past the end they are 0.
+  static uint64_t BitsFrom(Bytes bytes, uint64_t index) {
+    const size_t first = static_cast<size_t>(index / 8);
+    uint64_t word = 0;
+    if (first + sizeof word <= bytes.size) {
+      memcpy(&word, bytes.data + first, sizeof word);
+    } else {
+      for (size_t i = first; i < bytes.size; ++i) word |= uint64_t{bytes.data[i]} << (8 * (i - first));
+    }
+    return word >> (index % 8);
+  }
+
   Bytes high_, low_;
   int low_bits_;
   uint64_t next_high_ = 0, next_low_ = 0;

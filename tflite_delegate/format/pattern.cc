@@ -108,7 +108,10 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
   entry_row.reserve(input.value_count);
   entry_column.reserve(input.value_count);
   std::vector<int32_t> last_filter(channels, -1);
-  uint64_t cursor = 0;
+  // The position is taken apart as it grows: divisions only where the pattern or the filter changes.
+  uint64_t cursor = 0, first_channel = 0;
+  const std::vector<int32_t>* pattern = patterns.data();
+  int32_t filter = 0;
   for (uint64_t i = 0; i < kernels; ++i) {
     uint64_t gap;
     if (!gaps.Gap(end - cursor, &gap)) {
@@ -116,20 +119,24 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
     }
     const uint64_t position = cursor + gap;
     cursor = position + 1;
-    const size_t channel = static_cast<size_t>(position % channels);
-    const std::vector<int32_t>& pattern = patterns[static_cast<size_t>(position / channels % patterns.size())];
-    const int32_t filter = static_cast<int32_t>(position / channels / patterns.size());
+    if (position - first_channel >= channels) {
+      const uint64_t run = position / channels;
+      first_channel = run * channels;
+      pattern = &patterns[static_cast<size_t>(run % patterns.size())];
+      filter = static_cast<int32_t>(run / patterns.size());
+    }
+    const size_t channel = static_cast<size_t>(position - first_channel);
     if (last_filter[channel] == filter) {
       return keys->Fail("gaps_high", "gives kernel " + Decimal(i) + " a second pattern for stored filter " +
                                          Decimal(filter) + " and channel " + Decimal(channel) +
                                          "; expected one at most");
     }
     last_filter[channel] = filter;
-    if (pattern.size() > input.value_count - entry_row.size()) {
+    if (pattern->size() > input.value_count - entry_row.size()) {
       return keys->Fail("gaps_high",
                         "has kernels of more entries than the values tensor's " + Decimal(input.value_count));
     }
-    for (int32_t k : pattern) {
+    for (int32_t k : *pattern) {
       entry_row.push_back(order[static_cast<size_t>(filter)]);
       entry_column.push_back(k * input.channels + static_cast<int32_t>(channel));
     }

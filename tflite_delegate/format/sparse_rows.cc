@@ -70,23 +70,40 @@ std::vector<int32_t> SimilarOrder(const SparseRows& entries, int group) {
   return order;
 }
 
-// Blocks of `height` that cover all entries, the rows in `order`: the fewest there are for a column, its topmost entry
-// left beginning the next block, or the groups of rows that have an entry.
-int64_t CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order, int32_t height, bool aligned) {
-  std::vector<int32_t> covered(Index(entries.columns), 0);  // rows below this one have their block
-  int64_t blocks = 0;
+constexpr int32_t kHeights[] = {2, 4, 8};
+struct Ways {
+  uint32_t blocks[3][2];  // by height, aligned or not
+};
+
+// Blocks of each height that cover all entries, the rows in `order`: the fewest there are for a column, its topmost
+// entry left beginning the next block, or the groups of rows that have an entry. All ways in one go without a branch:
+// an entry begins a block or not as good as at random.
+Ways CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order) {
+  constexpr int kWays = 8;  // two of them to fill vectors
+  struct Covered {
+    int32_t until[kWays];  // rows below this one have their block
+  };
+  std::vector<Covered> covered(Index(entries.columns), Covered());
+  int32_t begun[kWays] = {};
   for (int32_t r = 0; r < entries.rows; ++r) {
+    int32_t end[kWays] = {};
+    for (int k = 0; k < 3; ++k) {
+      end[2 * k] = r + kHeights[k];
+      end[2 * k + 1] = r / kHeights[k] * kHeights[k] + kHeights[k];
+    }
     const int32_t row = order[Index(r)];
-    const int32_t block_end = (aligned ? r / height * height : r) + height;
     for (uint32_t i = entries.begin[Index(row)]; i < entries.begin[Index(row) + 1]; ++i) {
-      int32_t& until = covered[Index(entries.column[i])];
-      if (r >= until) {
-        until = block_end;
-        ++blocks;
+      int32_t* until = covered[Index(entries.column[i])].until;
+      for (int k = 0; k < kWays; ++k) {
+        const int32_t begins = r >= until[k] ? -1 : 0;
+        begun[k] -= begins;
+        until[k] = (end[k] & begins) | (until[k] & ~begins);
       }
     }
   }
-  return blocks;
+  Ways ways;
+  for (int k = 0; k < kWays - 2; ++k) ways.blocks[k / 2][k % 2] = static_cast<uint32_t>(begun[k]);
+  return ways;
 }
 
 // The entries of one column in `step`, picked by a hash of its number: neighbouring columns are often of one kernel
@@ -178,7 +195,7 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
 
 void LowerSparseRows(const SparseRows& all_entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
                      double block_overhead) {
-  const size_t step = all_entries.column.size() / kSampledEntries;
+  const size_t step = (all_entries.column.size() + kSampledEntries - 1) / kSampledEntries;
   const SparseRows sample = step < 2 ? SparseRows() : SampleColumns(all_entries, static_cast<uint32_t>(step));
   const SparseRows& entries = step < 2 ? all_entries : sample;
   std::vector<int32_t> own(Index(entries.rows));
@@ -193,15 +210,16 @@ void LowerSparseRows(const SparseRows& all_entries, const std::vector<int32_t>& 
   const std::vector<int32_t>* const orders[] = {&own, &stored_order, &similar};
   for (const std::vector<int32_t>* order : orders) {
     if (order->empty()) continue;
-    for (int32_t height : {2, 4, 8}) {
+    const Ways ways = CountBlocks(entries, *order);
+    for (int k = 0; k < 3; ++k) {
       for (bool aligned : {true, false}) {
         Plan plan;
-        plan.height = height;
+        plan.height = kHeights[k];
         plan.aligned = aligned;
         plan.order = order;
-        plan.blocks = CountBlocks(entries, *order, height, aligned);
-        plan.cost = static_cast<double>(plan.blocks) * (height + block_overhead) * (aligned ? 1.0 : kUnalignedPenalty) *
-                    (order == &own ? 1.0 : kReorderedPenalty);
+        plan.blocks = ways.blocks[k][aligned];
+        plan.cost = static_cast<double>(plan.blocks) * (plan.height + block_overhead) *
+                    (aligned ? 1.0 : kUnalignedPenalty) * (order == &own ? 1.0 : kReorderedPenalty);
         if (plan.cost < best.cost) best = plan;
       }
     }
@@ -216,7 +234,10 @@ void LowerSparseRows(const SparseRows& all_entries, const std::vector<int32_t>& 
     matrix->values = all_entries.value;
     return;
   }
-  if (step >= 2) best.blocks = CountBlocks(all_entries, *best.order, best.height, best.aligned);
+  if (step >= 2) {
+    const int k = static_cast<int>(std::find(kHeights, kHeights + 3, best.height) - kHeights);
+    best.blocks = CountBlocks(all_entries, *best.order).blocks[k][best.aligned];
+  }
   Build(all_entries, best, matrix);
   if (best.order != &own) matrix->row_channel = *best.order;
 }

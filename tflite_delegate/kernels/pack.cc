@@ -1,6 +1,7 @@
 #include "tflite_delegate/kernels/pack.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <utility>
 
@@ -156,21 +157,18 @@ class Pairing {
   std::vector<uint32_t> block_of_;  // each column's block, from 1 on, while a row is taken apart; else 0
 };
 
-// Which kind of its own a single block is, and how far its offset is from its pixels.
-SpmmKind KindOfSingle(int32_t offset, bool shifted, int32_t* from_pixels) {
-  constexpr int32_t kPixel = sizeof(float), kLine = kMaxLanes * kPixel;
+constexpr int32_t kPixel = sizeof(float);
+
+// Which kind of its own a single block is.
+SpmmKind KindOf(int32_t offset, bool shifted) {
+  constexpr int32_t kLine = kMaxLanes * kPixel;
   const int32_t in_line = offset & (kLine - 1);
-  *from_pixels = 0;
-  if (shifted && in_line == kPixel) {
-    *from_pixels = -kPixel;
-    return kSpmmAfter;
-  }
-  if (shifted && in_line == kLine - kPixel) {
-    *from_pixels = kPixel;
-    return kSpmmBefore;
-  }
-  return kSpmmSingles;
+  if (shifted && in_line == kPixel) return kSpmmAfter;
+  return shifted && in_line == kLine - kPixel ? kSpmmBefore : kSpmmSingles;
 }
+
+// How far the offset of each kind is from the block's pixels.
+constexpr int32_t kFromPixels[kSpmmKinds] = {0, 0, -kPixel, kPixel};
 
 }  // namespace
 
@@ -236,11 +234,6 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
   const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   packed.slices = columns.slices;
   Pairing pairing(columns, column_offset, image.bytes);
-  struct Single {
-    int32_t offset;
-    float weight;
-  };
-  std::vector<Single> singles[kSpmmKinds];
   const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
   const std::vector<int32_t> cuts = CutLowered(matrix, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
@@ -256,27 +249,27 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
         next[r - first] += count;
         panel.blocks += count;
         pairing.Take(begin, begin + count, column_of);
-        const size_t counts = packed.counts.size();
-        packed.counts.resize(counts + kSpmmKinds, 0);
-        packed.counts[counts + kSpmmPairs] = static_cast<uint32_t>(pairing.pairs.size());
+        // Pairs, and then the singles kind by kind.
+        std::array<uint32_t, kSpmmKinds> counts = {};
+        counts[kSpmmPairs] = static_cast<uint32_t>(pairing.pairs.size());
+        for (uint32_t single : pairing.singles) counts[KindOf(column_offset[column_of(single)], image.shifted)]++;
+        packed.counts.insert(packed.counts.end(), counts.begin(), counts.end());
+        size_t offset = packed.offsets.size(), weight = packed.weights.size();
+        packed.offsets.resize(offset + count - counts[kSpmmPairs]);
+        packed.weights.resize(weight + count);
         for (const Pairing::Pair& pair : pairing.pairs) {
-          packed.offsets.push_back(column_offset[column_of(pair.upper)]);
-          packed.weights.push_back(matrix.values[order[pair.upper]]);
-          packed.weights.push_back(matrix.values[order[pair.lower]]);
+          packed.offsets[offset++] = column_offset[column_of(pair.upper)];
+          packed.weights[weight++] = matrix.values[order[pair.upper]];
+          packed.weights[weight++] = matrix.values[order[pair.lower]];
         }
+        std::array<size_t, kSpmmKinds> place = {};  // of the next single of each kind, from the first of all on
+        for (int kind = kSpmmPairs + 2; kind < kSpmmKinds; kind++) place[kind] = place[kind - 1] + counts[kind - 1];
         for (uint32_t single : pairing.singles) {
-          int32_t from_pixels;
-          const int32_t offset = column_offset[column_of(single)];
-          const SpmmKind kind = KindOfSingle(offset, image.shifted, &from_pixels);
-          singles[kind].push_back({offset + from_pixels, matrix.values[order[single]]});
-        }
-        for (int kind = kSpmmPairs + 1; kind < kSpmmKinds; kind++) {
-          packed.counts[counts + kind] = static_cast<uint32_t>(singles[kind].size());
-          for (const Single& single : singles[kind]) {
-            packed.offsets.push_back(single.offset);
-            packed.weights.push_back(single.weight);
-          }
-          singles[kind].clear();
+          const int32_t pixels = column_offset[column_of(single)];
+          const SpmmKind kind = KindOf(pixels, image.shifted);
+          const size_t at = place[kind]++;
+          packed.offsets[offset + at] = pixels + kFromPixels[kind];
+          packed.weights[weight + at] = matrix.values[order[single]];
         }
       }
     }
@@ -284,15 +277,17 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
   return packed;
 }
 
-uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes) {
+double ShareInPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes,
+                    int32_t row_step) {
   const Columns columns(column_offset, matrix.columns, 0);
   Pairing pairing(columns, column_offset, image_row_bytes);
-  uint64_t pairs = 0;
-  for (int32_t r = 0; r < matrix.rows; r++) {
+  uint64_t blocks = 0, pairs = 0;
+  for (int32_t r = 0; r < matrix.rows; r += row_step) {
     pairing.Take(matrix.row_begin[r], matrix.row_begin[r + 1], [&](uint32_t i) { return matrix.block_column[i]; });
+    blocks += matrix.row_begin[r + 1] - matrix.row_begin[r];
     pairs += pairing.pairs.size();
   }
-  return pairs;
+  return blocks == 0 ? 0.0 : 2.0 * static_cast<double>(pairs) / static_cast<double>(blocks);
 }
 
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,

@@ -64,8 +64,10 @@ struct ImageRows {
 PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                            int32_t channel_stride, int panels, int32_t slice_bytes, const ImageRows& image);
 
-// How many pairs of blocks of one row (spmm_rows.h) the matrix has. Columns below others come after them.
-uint64_t CountPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes);
+// The share of blocks of one row that stand in pairs (spmm_rows.h), of those in every row_step-th row of the matrix.
+// Columns below others come after them.
+double ShareInPairs(const LoweredMatrix& matrix, const int32_t* column_offset, int32_t image_row_bytes,
+                    int32_t row_step);
 
 // As PackLowered, for dense row-major weights, in aligned blocks of `block` rows.
 PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int block, const float* bias,

@@ -310,12 +310,15 @@ bool Conv::ImageRowsPay(const int32_t* column_offset) const {
   // which tiles of runs of pixels have in whole lines.
   if (lanes_ == kernels::kMaxLanes && !whole_lines) return false;
   const double anywhere = 1.0 + static_cast<double>(lanes_) / kernels::kMaxLanes;
+  // Of a layer with more blocks, some rows stand for all.
+  constexpr size_t kSampledBlocks = 1 << 15;
+  const int32_t row_step = static_cast<int32_t>(weights_.sparse.values.size() / kSampledBlocks) + 1;
   const double blocks = static_cast<double>(weights_.sparse.values.size());
-  const double pairs = static_cast<double>(
-      kernels::CountPairs(weights_.sparse, column_offset, image_row * static_cast<int32_t>(sizeof(float))));
+  const double paired = blocks * kernels::ShareInPairs(weights_.sparse, column_offset,
+                                                       image_row * static_cast<int32_t>(sizeof(float)), row_step);
   const double tall = std::min(output_.height(), rows_->max_rows[TileVectors()]);
   const double pair = (tall + 1) / tall * anywhere, single = rows_->shifts && whole_lines ? 1.0 : anywhere;
-  const double by_rows = (pairs * pair + (blocks - 2 * pairs) * single) * output_.height() * row_vectors_;
+  const double by_rows = (paired / 2 * pair + (blocks - paired) * single) * output_.height() * row_vectors_;
   const double by_runs = blocks * anywhere * ((output_.run() + lanes_ - 1) / lanes_);
   return by_rows < by_runs;
 }
