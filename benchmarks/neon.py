@@ -42,7 +42,9 @@ class Loop:
 
 def loops_of(symbol: str) -> list[Loop]:
     """The loops that a function has, by its mangled name."""
-    if name := re.search(r"SpmmI.*?Li(\d)ELi(\d)EL[^E]*SpmmSourceE0EE(?:\d+)(Aligned|Unaligned)E", symbol):
+    if name := re.search(
+        r"SpmmI.*?Li(\d)ELi(\d)EL[^E]*SpmmSourceE0EL[^E]*SpmmPixelsE0EE(?:\d+)(Aligned|Unaligned)E", symbol
+    ):
         block, tile = int(name[1]), int(name[2])
         return [Loop(name[3].lower(), block, tile, block * tile)]
     if name := re.search(r"SpmmRowsI.*?Li(\d+)ELi(\d+)ELb0EE", symbol):

@@ -104,9 +104,8 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
   const uint64_t channels = static_cast<uint64_t>(input.channels);
   const uint64_t end = static_cast<uint64_t>(input.rows) * patterns.size() * channels;  // below 2^39
   BitGapReader gaps(high, low, low_bits);
-  std::vector<int32_t> entry_row, entry_column;
-  entry_row.reserve(input.value_count);
-  entry_column.reserve(input.value_count);
+  std::vector<int32_t> entry_row(input.value_count), entry_column(input.value_count);
+  size_t entries = 0;
   std::vector<int32_t> last_filter(channels, -1);
   // The position is taken apart as it grows: divisions only where the pattern or the filter changes.
   uint64_t cursor = 0, first_channel = 0;
@@ -132,18 +131,18 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
                                          "; expected one at most");
     }
     last_filter[channel] = filter;
-    if (pattern->size() > input.value_count - entry_row.size()) {
+    if (pattern->size() > input.value_count - entries) {
       return keys->Fail("gaps_high",
                         "has kernels of more entries than the values tensor's " + Decimal(input.value_count));
     }
     for (int32_t k : *pattern) {
-      entry_row.push_back(order[static_cast<size_t>(filter)]);
-      entry_column.push_back(k * input.channels + static_cast<int32_t>(channel));
+      entry_row[entries] = order[static_cast<size_t>(filter)];
+      entry_column[entries++] = k * input.channels + static_cast<int32_t>(channel);
     }
   }
-  if (entry_row.size() != input.value_count) {
-    return keys->Fail("gaps_high", "has kernels of " + Decimal(entry_row.size()) +
-                                       " entries; expected the values tensor's " + Decimal(input.value_count));
+  if (entries != input.value_count) {
+    return keys->Fail("gaps_high", "has kernels of " + Decimal(entries) + " entries; expected the values tensor's " +
+                                       Decimal(input.value_count));
   }
   if (!keys->Has("filter_order")) order.clear();
   if (input.to == ReadTo::kCheck) return true;

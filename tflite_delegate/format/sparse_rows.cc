@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "tflite_delegate/format/lowering.h"
 
@@ -20,7 +21,7 @@ constexpr int32_t kMaxReorderedRows = 1 << 16;
 
 // Entries by which the ways are compared: of a layer with more, a share of the columns stands for all of them. To count
 // all of them took half the time in which VGG-16 with patterns was made ready.
-constexpr size_t kSampledEntries = 1 << 16;
+constexpr size_t kSampledEntries = 1 << 15;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
@@ -193,7 +194,7 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
   return sorted;
 }
 
-void LowerSparseRows(const SparseRows& all_entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
+void LowerSparseRows(SparseRows all_entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
                      double block_overhead) {
   const size_t step = (all_entries.column.size() + kSampledEntries - 1) / kSampledEntries;
   const SparseRows sample = step < 2 ? SparseRows() : SampleColumns(all_entries, static_cast<uint32_t>(step));
@@ -229,9 +230,9 @@ void LowerSparseRows(const SparseRows& all_entries, const std::vector<int32_t>& 
     matrix->columns = all_entries.columns;
     matrix->block = 1;
     matrix->aligned = true;
-    matrix->row_begin = all_entries.begin;
-    matrix->block_column = all_entries.column;
-    matrix->values = all_entries.value;
+    matrix->row_begin = std::move(all_entries.begin);
+    matrix->block_column = std::move(all_entries.column);
+    matrix->values = std::move(all_entries.value);
     return;
   }
   if (step >= 2) {

@@ -30,7 +30,7 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
 // chooses each row among a fixed number of candidates: time is linear in the entries but for a sort of the rows. Large
 // layers are counted by a sample of their columns.
 // `block_overhead`: what a block costs beside its rows, in multiply-adds.
-void LowerSparseRows(const SparseRows& entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
+void LowerSparseRows(SparseRows entries, const std::vector<int32_t>& stored_order, LoweredMatrix* matrix,
                      double block_overhead = kBlockOverhead);
 
 }  // namespace block_sparse::format

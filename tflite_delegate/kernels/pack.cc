@@ -163,8 +163,10 @@ constexpr int32_t kPixel = sizeof(float);
 SpmmKind KindOf(int32_t offset, bool shifted) {
   constexpr int32_t kLine = kMaxLanes * kPixel;
   const int32_t in_line = offset & (kLine - 1);
-  if (shifted && in_line == kPixel) return kSpmmAfter;
-  return shifted && in_line == kLine - kPixel ? kSpmmBefore : kSpmmSingles;
+  // Without branches: which kind comes next is as good as random.
+  static_assert(kSpmmAfter == kSpmmSingles + 1 && kSpmmBefore == kSpmmSingles + 2, "added up");
+  const int after = in_line == kPixel ? 1 : 0, before = in_line == kLine - kPixel ? 2 : 0;
+  return static_cast<SpmmKind>(kSpmmSingles + (shifted ? after + before : 0));
 }
 
 // How far the offset of each kind is from the block's pixels.
