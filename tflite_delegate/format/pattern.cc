@@ -104,7 +104,9 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
   const uint64_t channels = static_cast<uint64_t>(input.channels);
   const uint64_t end = static_cast<uint64_t>(input.rows) * patterns.size() * channels;  // below 2^39
   BitGapReader gaps(high, low, low_bits);
-  std::vector<int32_t> entry_row(input.value_count), entry_column(input.value_count);
+  const bool check_only = input.to == ReadTo::kCheck;
+  const size_t stored = check_only ? 0 : input.value_count;
+  std::vector<int32_t> entry_row(stored), entry_column(stored);
   size_t entries = 0;
   std::vector<int32_t> last_filter(channels, -1);
   // The position is taken apart as it grows: divisions only where the pattern or the filter changes.
@@ -135,6 +137,10 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
       return keys->Fail("gaps_high",
                         "has kernels of more entries than the values tensor's " + Decimal(input.value_count));
     }
+    if (check_only) {
+      entries += pattern->size();
+      continue;
+    }
     for (int32_t k : *pattern) {
       entry_row[entries] = order[static_cast<size_t>(filter)];
       entry_column[entries++] = k * input.channels + static_cast<int32_t>(channel);
@@ -145,7 +151,7 @@ bool ReadPattern(const StructureInput& input, KeyReader* keys, LoweredMatrix* ma
                                        Decimal(input.value_count));
   }
   if (!keys->Has("filter_order")) order.clear();
-  if (input.to == ReadTo::kCheck) return true;
+  if (check_only) return true;
   LowerSparseRows(SortEntries(input.rows, input.columns, entry_row, entry_column, input.values), order, matrix,
                   BlockOverhead(input.op));
   return true;

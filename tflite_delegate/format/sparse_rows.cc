@@ -71,9 +71,10 @@ std::vector<int32_t> SimilarOrder(const SparseRows& entries, int group) {
   return order;
 }
 
-constexpr int32_t kHeights[] = {2, 4, 8};
+constexpr int kHeightCount = 3;
+constexpr int32_t kHeights[kHeightCount] = {2, 4, 8};
 struct Ways {
-  uint32_t blocks[3][2];  // by height, aligned or not
+  uint32_t blocks[kHeightCount][2];  // by height, aligned or not
 };
 
 // Blocks of each height that cover all entries, the rows in `order`: the fewest there are for a column, its topmost
@@ -88,7 +89,7 @@ Ways CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order) {
   int32_t begun[kWays] = {};
   for (int32_t r = 0; r < entries.rows; ++r) {
     int32_t end[kWays] = {};
-    for (int k = 0; k < 3; ++k) {
+    for (int k = 0; k < kHeightCount; ++k) {
       end[2 * k] = r + kHeights[k];
       end[2 * k + 1] = r / kHeights[k] * kHeights[k] + kHeights[k];
     }
@@ -103,7 +104,7 @@ Ways CountBlocks(const SparseRows& entries, const std::vector<int32_t>& order) {
     }
   }
   Ways ways;
-  for (int k = 0; k < kWays - 2; ++k) ways.blocks[k / 2][k % 2] = static_cast<uint32_t>(begun[k]);
+  for (int k = 0; k < 2 * kHeightCount; ++k) ways.blocks[k / 2][k % 2] = static_cast<uint32_t>(begun[k]);
   return ways;
 }
 
@@ -212,7 +213,7 @@ void LowerSparseRows(SparseRows all_entries, const std::vector<int32_t>& stored_
   for (const std::vector<int32_t>* order : orders) {
     if (order->empty()) continue;
     const Ways ways = CountBlocks(entries, *order);
-    for (int k = 0; k < 3; ++k) {
+    for (int k = 0; k < kHeightCount; ++k) {
       for (bool aligned : {true, false}) {
         Plan plan;
         plan.height = kHeights[k];
@@ -236,7 +237,7 @@ void LowerSparseRows(SparseRows all_entries, const std::vector<int32_t>& stored_
     return;
   }
   if (step >= 2) {
-    const int k = static_cast<int>(std::find(kHeights, kHeights + 3, best.height) - kHeights);
+    const int k = static_cast<int>(std::find(kHeights, kHeights + kHeightCount, best.height) - kHeights);
     best.blocks = CountBlocks(all_entries, *best.order).blocks[k][best.aligned];
   }
   Build(all_entries, best, matrix);

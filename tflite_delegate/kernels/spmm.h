@@ -34,8 +34,8 @@ constexpr int kSpmmAhead = 3;  // blocks
 enum SpmmSource { kSpmmNear, kSpmmFar };
 constexpr int kSpmmSources = 2;
 
-// A tile is so many vectors of pixels, or one pixel more: squares of odd numbers, as 7 x 7, are that. A vector for it
-// would cost as much as any other.
+// A tile is so many vectors of pixels, or one pixel more, as 7 x 7 pixels and many other odd squares are. A vector for
+// it would cost as much as any other.
 enum SpmmPixels { kSpmmVectors, kSpmmVectorsAndOne };
 constexpr int kSpmmPixels = 2;
 
