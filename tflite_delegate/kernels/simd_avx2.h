@@ -19,6 +19,7 @@ struct Simd {
   static constexpr int kMaxTile[4] = {12, 6, 3, 1};
   static constexpr int kMaxTileAndOne[4] = {};          // spmm.h
   static constexpr bool kFetchesAhead = true;           // spmm.h
+  static constexpr bool kFetchesWeights = false;        // spmm.h
   static constexpr int kGemvRows = 2;                   // by 4 vectors of a batch
   static constexpr int kMaxColumns = 2, kMaxSums = 12;  // spmm_rows.h: of a tile, in vectors
   static constexpr bool kShifts = false;                // spmm_rows.h

@@ -19,6 +19,7 @@ struct Simd {
   static constexpr int kMaxTile[4] = {14, 8, 6, 3};
   static constexpr int kMaxTileAndOne[4] = {0, 8, 5, 3};  // the same with one pixel more (spmm.h)
   static constexpr bool kFetchesAhead = true;             // spmm.h
+  static constexpr bool kFetchesWeights = true;           // spmm.h
   static constexpr int kGemvRows = 4;                     // by 4 vectors of a batch
   static constexpr int kMaxColumns = 8, kMaxSums = 28;    // spmm_rows.h: of a tile, in vectors
   static constexpr bool kShifts = true;                   // spmm_rows.h

@@ -16,6 +16,7 @@ struct Simd {
   static constexpr int kMaxTile[4] = {8, 8, 7, 3};
   static constexpr int kMaxTileAndOne[4] = {};          // spmm.h
   static constexpr bool kFetchesAhead = false;          // spmm.h
+  static constexpr bool kFetchesWeights = false;        // spmm.h
   static constexpr int kGemvRows = 4;                   // by 4 vectors of a batch
   static constexpr int kMaxColumns = 2, kMaxSums = 14;  // spmm_rows.h: of a tile, in vectors
   static constexpr bool kShifts = false;                // spmm_rows.h

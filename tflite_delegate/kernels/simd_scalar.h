@@ -16,6 +16,7 @@ struct Simd {
   static constexpr int kMaxTile[4] = {2, 2, 1, 1};
   static constexpr int kMaxTileAndOne[4] = {};         // spmm.h
   static constexpr bool kFetchesAhead = false;         // spmm.h
+  static constexpr bool kFetchesWeights = false;       // spmm.h
   static constexpr int kGemvRows = 2;                  // by 4 vectors of a batch
   static constexpr int kMaxColumns = 2, kMaxSums = 4;  // spmm_rows.h: of a tile, in vectors
   static constexpr bool kShifts = false;               // spmm_rows.h

@@ -81,6 +81,7 @@ class Spmm {
         });
       }
       if constexpr (kAndOne) acc.one = Rows::Fma(acc.one, Rows::Load(weights), pixels + kOne);
+      if constexpr (Simd::kFetchesWeights) __builtin_prefetch(weights + kWeightsAhead);
       weights += kBlock;
       offsets++;
     }
