@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import statistics
@@ -197,7 +198,9 @@ def scaling(row: dict[str, Any]) -> str:
     if row["sparse_scaling"] is None:
         return ""
     judged = _judged(row["scaling_target"], row["sparse_scaling"])
-    return f"{row['sparse_scaling']:.2f} ({row['dense_scaling']:.2f}) {judged}".rstrip()
+    # Rounded down, so that what is missed by little does not look as if it were met.
+    sparse, dense = (math.floor(row[f"{side}_scaling"] * 100 + 1e-6) / 100 for side in ("sparse", "dense"))
+    return f"{sparse:.2f} ({dense:.2f}) {judged}".rstrip()
 
 
 def _judged(target: float | None, reached: float) -> str:

@@ -62,6 +62,7 @@ def test_what_threads_win_is_shown_with_what_it_should_be():
     assert latency.aim(row) == ""
     assert latency.scaling(row) == "1.82 (1.90) 1.85 missed"
     assert latency.scaling({**row, "sparse_scaling": 1.85}) == "1.85 (1.90) 1.85 met"
+    assert latency.scaling({**row, "sparse_scaling": 1.8499}) == "1.84 (1.90) 1.85 missed"
     assert latency.scaling({**row, "threads": 4, "scaling_target": None}) == "1.82 (1.90)"
     assert latency.scaling(ROW) == ""
 
