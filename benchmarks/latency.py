@@ -271,7 +271,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--threads", default="1,2", help="thread counts, the first is the one that targets are for")
     parser.add_argument("--seconds", type=float, default=12.0, help="measuring time of a case")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each inference, as with a camera")
+    pause_help = "seconds before each inference, as with a camera; results go to latency_paused.jsonl"
+    parser.add_argument("--pause", type=float, default=0.0, help=pause_help)
     parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
     parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     parser.add_argument("--make", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
@@ -313,8 +314,10 @@ def main() -> int:
             f"{row['nodes_claimed']} of\n{row['nodes_total']} in {row['partitions']}",
         )
     console.print(table)
-    write_rows(arguments.output / "latency.jsonl", rows)
-    plot(rows, arguments.output / "latency.png")
+    # Of another name, so that --table never puts figures with pauses into the page.
+    name = "latency_paused" if arguments.pause else "latency"
+    write_rows(arguments.output / f"{name}.jsonl", rows)
+    plot(rows, arguments.output / f"{name}.png")
     return 0
 
 

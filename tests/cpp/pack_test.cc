@@ -227,18 +227,27 @@ TEST(PackImageRows, PairsAreCountedAndPacked) {
         for (int32_t c = 0; c < channels; c++) offsets.push_back((c * kPlane + k / kSide * kRow + k % kSide) * 4);
       }
       const std::vector<double> dense = DenseOf(matrix);
-      uint64_t expected = 0;
+      uint64_t expected = 0, expected_in_third_rows = 0, blocks_in_third_rows = 0;
       for (int32_t i = 0; i < matrix.rows * kSide * channels; i++) {
         const int32_t row = i / (kSide * channels), column = i % (kSide * channels);
         int32_t run = 0;
         for (int32_t ky = 0; ky <= kSide; ky++) {
           const bool there = ky < kSide && dense[row * matrix.columns + ky * kSide * channels + column] != 0.0;
           if (!there) expected += run / 2;
+          if (row % 3 == 0) {
+            blocks_in_third_rows += there;
+            if (!there) expected_in_third_rows += run / 2;
+          }
           run = there ? run + 1 : 0;
         }
       }
-      const double blocks = std::max<double>(1, static_cast<double>(matrix.values.size()));
-      EXPECT_DOUBLE_EQ(kernels::ShareInPairs(matrix, offsets.data(), kRow * 4, 1), 2 * expected / blocks);
+      const auto share = [](uint64_t pairs, uint64_t blocks) {
+        return 2.0 * static_cast<double>(pairs) / static_cast<double>(std::max<uint64_t>(1, blocks));
+      };
+      EXPECT_DOUBLE_EQ(kernels::ShareInPairs(matrix, offsets.data(), kRow * 4, 1),
+                       share(expected, matrix.values.size()));
+      EXPECT_DOUBLE_EQ(kernels::ShareInPairs(matrix, offsets.data(), kRow * 4, 3),
+                       share(expected_in_third_rows, blocks_in_third_rows));
       const PackedMatrix packed =
           kernels::PackImageRows(matrix, nullptr, offsets.data(), kStride, 3, 0, {kRow * 4, true});
       uint64_t pairs = 0, others = 0;

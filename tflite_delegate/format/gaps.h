@@ -75,7 +75,7 @@ class BitGapReader {
  private:
   static constexpr uint64_t kBits = 57;
 
-  // At least so many bits from bit `index` on; past the end they are 0.
+  // At least so many bits from bit `index` on, on a little-endian CPU; past the end they are 0.
   static uint64_t BitsFrom(Bytes bytes, uint64_t index) {
     const size_t first = static_cast<size_t>(index / 8);
     uint64_t word = 0;

@@ -19,8 +19,8 @@ constexpr int kCandidates = 32;
 // More rows than any layer has are left as they are, so that a tiny file cannot ask for much time.
 constexpr int32_t kMaxReorderedRows = 1 << 16;
 
-// Entries by which the ways are compared: of a layer with more, a share of the columns stands for all of them. To count
-// all of them took half the time in which VGG-16 with patterns was made ready.
+// Entries by which the ways are compared: of a layer with more, a share of the columns stands for all of them, so that
+// comparing takes no longer the larger the layer is.
 constexpr size_t kSampledEntries = 1 << 15;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
