@@ -163,9 +163,14 @@ struct Chain {
     const Tensor expected = Expected(input);
     for (const KernelTable* level : Levels()) {
       Tensor one_thread;
-      for (int threads : {1, 3}) {
+      // One thread, threads that share ops, and threads that share rows of groups.
+      for (const auto& [threads, shared] :
+           {std::pair(1, 0), std::pair(3, INT32_MAX), std::pair(2, 0), std::pair(5, 0)}) {
         Graph graph;
         Build(&graph);
+        graph::BandLimits limits;
+        limits.shared = shared;
+        graph.SetBandLimits(limits);
         std::string error;
         ASSERT_TRUE(graph.Prepare(*level, threads, &error)) << error;
         const Tensor got = RunTwice(&graph, {&input}, {out.back()}, threads)[0];
@@ -235,7 +240,7 @@ TEST(Bands, Residuals) {
       .Test(&random);
 }
 
-// An op that needs one row more on either side, as a 3 x 3 kernel does.
+// An op that needs one row more on either side, as a 3 x 3 kernel does, and is particular about where it is cut.
 class Rows : public graph::Op {
  public:
   Rows(int input, int output, int32_t height) : Op({input}, output), height_(height) {}
@@ -247,52 +252,97 @@ class Rows : public graph::Op {
     *in_end = std::min(height_, end + 1);
     return true;
   }
+  bool MayCut(int32_t row) const override { return row % 3 == 1; }
+  bool CutsClean(int32_t row, const graph::Planes&) const override { return row % 2 == 0; }
 
  private:
   int32_t height_;
 };
 
-// Every row of every op is written once, in order, none is read before it is there, and windows hold what is read.
+// A chain of layers as the planner sees it.
+struct Ops {
+  std::vector<graph::Value> values;
+  std::vector<std::unique_ptr<graph::Op>> ops;
+
+  Ops(int32_t height, int32_t width, const std::vector<int32_t>& channels) : values(channels.size()) {
+    for (size_t v = 0; v < values.size(); v++) {
+      values[v].dims = {1, height, width, channels[v]};
+      values[v].layout = graph::Layout::kPlanar;
+    }
+  }
+
+  Bands Plan(int threads) {
+    graph::Planner planner(&values);
+    for (const auto& op : ops) op->Constrain(&planner);
+    EXPECT_TRUE(planner.SetPlanes());
+    std::vector<bool> pinned(values.size(), false);
+    pinned.back() = true;
+    graph::BandLimits limits;
+    limits.shared = 0;
+    return graph::PlanBands(ops, values, pinned, threads, limits);
+  }
+};
+
+// Every row of every op is written once in its share, in order, and by one share alone if it is the last op; none is
+// read before it is there, windows hold what is read, and cuts are where they may be.
 TEST(Bands, StepsAreComplete) {
   constexpr int32_t kHeight = 101;
   constexpr int kOps = 5;
-  std::vector<graph::Value> values(kOps + 1);
-  for (graph::Value& value : values) {
-    value.dims = {1, kHeight, 64, 64};
-    value.layout = graph::Layout::kPlanar;
-  }
-  graph::Planner planner(&values);
-  ASSERT_TRUE(planner.SetPlanes());
-  std::vector<std::unique_ptr<graph::Op>> ops;
-  for (int i = 0; i < kOps; i++) ops.push_back(std::make_unique<Rows>(i, i + 1, kHeight));
-  std::vector<bool> pinned(kOps + 1, false);
-  pinned[kOps] = true;
-  const Bands bands = graph::PlanBands(ops, values, pinned, 1);
-  ASSERT_EQ(bands.groups.size(), 1u);
-  ASSERT_GT(bands.groups[0].bands, 1);
-  std::vector<int32_t> done(kOps + 1, 0), base(kOps + 1, 0);
-  done[0] = kHeight;  // the input
-  for (const Step& step : bands.steps) {
-    if (step.op < 0) {
-      ASSERT_GT(step.begin, base[step.value]);
-      base[step.value] = step.begin;
-      continue;
+  for (int threads : {1, 2, 3}) {
+    Ops chain(kHeight, 64, std::vector<int32_t>(kOps + 1, 64));
+    for (int i = 0; i < kOps; i++) chain.ops.push_back(std::make_unique<Rows>(i, i + 1, kHeight));
+    const Bands bands = chain.Plan(threads);
+    ASSERT_EQ(bands.groups.size(), 1u);
+    ASSERT_EQ(bands.groups[0].shares.size(), static_cast<size_t>(threads));
+    int32_t next = 0;
+    for (const std::vector<Step>& steps : bands.groups[0].shares) {
+      ASSERT_GT(steps.size(), static_cast<size_t>(2 * kOps));
+      std::vector<int32_t> from(kOps + 1, -1), done(kOps + 1, 0), base(kOps + 1, 0);
+      from[0] = 0;
+      done[0] = kHeight;  // the input
+      for (const Step& step : steps) {
+        if (step.op < 0) {
+          ASSERT_GT(step.begin, base[step.value]);
+          base[step.value] = step.begin;
+          continue;
+        }
+        const int value = step.op + 1;
+        if (from[value] < 0) from[value] = done[value] = step.begin;
+        ASSERT_EQ(step.begin, done[value]);
+        ASSERT_GT(step.end, step.begin);
+        ASSERT_TRUE(step.begin == 0 || step.begin % 3 == 1);
+        ASSERT_TRUE(step.end == kHeight || step.end % 3 == 1);
+        int32_t in_begin, in_end;
+        chain.ops[step.op]->InputRows(0, step.begin, step.end, &in_begin, &in_end);
+        ASSERT_LE(in_end, done[step.op]);
+        ASSERT_GE(in_begin, from[step.op]);
+        ASSERT_GE(in_begin, base[step.op]);
+        done[value] = step.end;
+        if (bands.window[value] > 0) {
+          ASSERT_LE(step.end - base[value], bands.window[value]);
+        }
+      }
+      ASSERT_EQ(from[kOps], next);
+      next = done[kOps];
+      ASSERT_TRUE(next == kHeight || next % 2 == 0);
     }
-    const int value = step.op + 1;
-    ASSERT_EQ(step.begin, done[value]);
-    ASSERT_GT(step.end, step.begin);
-    int32_t in_begin, in_end;
-    ops[step.op]->InputRows(0, step.begin, step.end, &in_begin, &in_end);
-    ASSERT_LE(in_end, done[step.op]);
-    ASSERT_GE(in_begin, base[step.op]);
-    done[value] = step.end;
-    if (bands.window[value] > 0) {
-      ASSERT_LE(step.end - base[value], bands.window[value]);
-    }
+    EXPECT_EQ(next, kHeight);
+    for (int v = 1; v < kOps; v++) EXPECT_GT(bands.window[v], 0);
+    EXPECT_EQ(bands.window[kOps], 0);
   }
-  for (int v = 1; v <= kOps; v++) EXPECT_EQ(done[v], kHeight);
-  for (int v = 1; v < kOps; v++) EXPECT_GT(bands.window[v], 0);
-  EXPECT_EQ(bands.window[kOps], 0);
+}
+
+// More shares than are worth the rows that they make twice: every op runs whole.
+TEST(Bands, SharesAreNotTooSmall) {
+  Ops chain(101, 64, std::vector<int32_t>(6, 64));
+  for (int i = 0; i < 5; i++) chain.ops.push_back(std::make_unique<Rows>(i, i + 1, 101));
+  const Bands bands = chain.Plan(16);
+  ASSERT_EQ(bands.groups.size(), 5u);
+  for (const Group& group : bands.groups) {
+    ASSERT_EQ(group.shares.size(), 1u);
+    ASSERT_EQ(group.shares[0].size(), 1u);
+    EXPECT_LT(group.shares[0][0].end, 0);
+  }
 }
 
 }  // namespace

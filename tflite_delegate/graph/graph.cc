@@ -22,7 +22,7 @@ constexpr size_t kMargin = 16 * kAlignFloats;  // kernels read so far past eithe
 
 size_t RoundUp(size_t floats) { return (floats + kAlignFloats - 1) / kAlignFloats * kAlignFloats; }
 
-int64_t Nanoseconds() {
+int64_t Now() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
@@ -150,10 +150,16 @@ void Graph::PlanBandsAndWindows(int num_threads) {
     if (alias_[v] >= 0) pinned[alias_[v]] = true;
   }
   for (int v : outputs_) pinned[v] = true;
-  bands_ = PlanBands(ops_, values_, pinned, num_threads);
+  bands_ = PlanBands(ops_, values_, pinned, num_threads, band_limits_);
   std::vector<int32_t> most(ops_.size(), 0);
-  for (const Step& step : bands_.steps) {
-    if (step.op >= 0 && step.end > 0) most[step.op] = std::max(most[step.op], step.end - step.begin);
+  std::vector<bool> shared(values_.size(), false);
+  for (const Group& group : bands_.groups) {
+    for (const std::vector<Step>& steps : group.shares) {
+      for (const Step& step : steps) {
+        if (step.op >= 0) most[step.op] = std::max(most[step.op], step.end - step.begin);
+      }
+    }
+    for (int i = group.first; i <= group.last; i++) shared[ops_[i]->output] = group.shares.size() > 1;
   }
   for (size_t i = 0; i < ops_.size(); i++) {
     if (most[i] > 0) ops_[i]->SetMostRows(most[i]);
@@ -165,7 +171,7 @@ void Graph::PlanBandsAndWindows(int num_threads) {
     const int64_t run =
         static_cast<int64_t>(bands_.window[v]) * value.planes.row + value.border.left + kernels::kMaxLanes;
     const int64_t plane = Planner::PlaneFloats(value.planes, run, value.border);
-    if (plane >= value.planes.plane) {
+    if (plane >= value.planes.plane && !shared[v]) {
       bands_.window[v] = 0;  // whole after all
       continue;
     }
@@ -176,17 +182,18 @@ void Graph::PlanBandsAndWindows(int num_threads) {
 
 // Moves the rows that are still needed to the window's beginning. Pointers to the value are kept such that rows are
 // counted from the image's top, wherever the window is.
-void Graph::Slide(const Step& step, ThreadPool* pool) {
-  float* const window = window_[step.value];
+void Graph::Slide(const Step& step, size_t share, ThreadPool* pool) {
+  float* const window = shares_[share].window[step.value];
+  float*& data = shares_[share].data[step.value];
   if (window == nullptr) return;  // kept whole
   const Value& value = values_[step.value];
   const Planes& planes = value.planes;
   const int64_t from = std::max<int64_t>(0, static_cast<int64_t>(step.begin) * planes.row - value.border.left);
   const int64_t begin = from / kernels::kMaxLanes * kernels::kMaxLanes;
-  const int64_t moved = begin - (window - data_[step.value]);
+  const int64_t moved = begin - (window - data);
   const int64_t kept = std::max<int64_t>(0, static_cast<int64_t>(step.end) * planes.row - begin);
   if (moved == 0) return;
-  data_[step.value] -= moved;
+  data -= moved;
   constexpr int32_t kChannels = 16;
   pool->For((value.channels() + kChannels - 1) / kChannels, [&](int task) {
     const int32_t last = std::min(value.channels(), (task + 1) * kChannels);
@@ -215,16 +222,19 @@ bool Graph::PlanMemory() {
   for (int v : outputs_) outside[v] = true;
 
   // Within a group every op may run again after any other, so all that it touches lives through the whole group.
-  std::vector<Group> group_of(op_count);
-  for (const Group& group : bands_.groups)
-    std::fill(group_of.begin() + group.first, group_of.begin() + group.last + 1, group);
+  std::vector<const Group*> group_of(op_count);
+  size_t most_shares = 1;
+  for (const Group& group : bands_.groups) {
+    std::fill(group_of.begin() + group.first, group_of.begin() + group.last + 1, &group);
+    most_shares = std::max(most_shares, group.shares.size());
+  }
 
   // First and last op that touches each piece of memory.
   std::vector<int> first(values_.size(), op_count), last(values_.size(), -1);
   const auto touch = [&](int value, int op) {
     const int root = Root(value);
-    first[root] = std::min(first[root], group_of[op].first);
-    last[root] = std::max(last[root], group_of[op].last);
+    first[root] = std::min(first[root], group_of[op]->first);
+    last[root] = std::max(last[root], group_of[op]->last);
   };
   for (int i = 0; i < op_count; i++) {
     touch(ops_[i]->output, i);
@@ -235,7 +245,7 @@ bool Graph::PlanMemory() {
 
   for (int i = 0; i < op_count; i++) {
     const int k = ops_[i]->InPlaceInput();
-    if (k < 0 || group_of[i].bands > 1) continue;
+    if (k < 0 || group_of[i]->last > group_of[i]->first) continue;
     const int from = ops_[i]->inputs[k], to = ops_[i]->output;
     const int root = Root(from);
     if (from == to || alias_[to] >= 0 || outside[to] || outside[root] || values_[from].constant != nullptr) continue;
@@ -257,6 +267,7 @@ bool Graph::PlanMemory() {
 
   struct Piece {
     int value;  // -1 - op for scratch
+    size_t share;
     size_t floats;
     int first, last;
     size_t at;
@@ -265,11 +276,17 @@ bool Graph::PlanMemory() {
   for (size_t v = 0; v < values_.size(); v++) {
     const int id = static_cast<int>(v);
     if (alias_[v] >= 0 || outside[v] || values_[v].constant != nullptr || last[v] < 0) continue;
-    pieces.push_back({id, RoundUp(Floats(id)), first[v], last[v], 0});
+    // Every share has windows of its own. What one reads past its window's end, another must not write.
+    const size_t windows = bands_.window[v] > 0 ? group_of[first[v]]->shares.size() : 1;
+    const size_t floats = RoundUp(Floats(id)) + (windows > 1 ? kMargin : 0);
+    for (size_t share = 0; share < windows; share++) pieces.push_back({id, share, floats, first[v], last[v], 0});
   }
   for (int i = 0; i < op_count; i++) {
     const size_t scratch = ops_[i]->ScratchFloats();
-    if (scratch > 0) pieces.push_back({-1 - i, RoundUp(scratch), i, i, 0});
+    if (scratch == 0) continue;
+    const size_t count = group_of[i]->shares.size();
+    const int from = count > 1 ? group_of[i]->first : i, to = count > 1 ? group_of[i]->last : i;
+    for (size_t share = 0; share < count; share++) pieces.push_back({-1 - i, share, RoundUp(scratch), from, to, 0});
   }
 
   // Largest first, each into the lowest gap among those that live at the same time.
@@ -298,24 +315,31 @@ bool Graph::PlanMemory() {
   total += 2 * kMargin;
   if (!arena_.Allocate(total)) return false;
 
-  data_.assign(values_.size(), nullptr);
-  window_.assign(values_.size(), nullptr);
-  scratch_.assign(ops_.size(), nullptr);
+  Share empty;
+  empty.window.assign(values_.size(), nullptr);
+  empty.data.assign(values_.size(), nullptr);
+  empty.scratch.assign(ops_.size(), nullptr);
+  shares_.assign(most_shares, empty);
   for (const Piece& piece : pieces) {
-    if (piece.value >= 0) {
-      data_[piece.value] = arena_.data() + kMargin + piece.at;
-      if (bands_.window[piece.value] > 0) window_[piece.value] = data_[piece.value];
+    float* const at = arena_.data() + kMargin + piece.at;
+    if (piece.value < 0) {
+      shares_[piece.share].scratch[-1 - piece.value] = at;
+    } else if (bands_.window[piece.value] > 0) {
+      shares_[piece.share].window[piece.value] = at;
     } else {
-      scratch_[-1 - piece.value] = arena_.data() + kMargin + piece.at;
+      for (Share& share : shares_) share.data[piece.value] = at;
     }
   }
-  for (size_t v = 0; v < values_.size(); v++) {
-    if (values_[v].constant != nullptr) data_[v] = const_cast<float*>(values_[v].constant);
-    if (alias_[v] < 0) continue;
-    int64_t at = 0;
-    int root = static_cast<int>(v);
-    for (; alias_[root] >= 0; root = alias_[root]) at += alias_at_[root];
-    if (data_[root] != nullptr) data_[v] = data_[root] + at;
+  for (Share& share : shares_) {
+    std::vector<float*>& data = share.data;
+    for (size_t v = 0; v < values_.size(); v++) {
+      if (values_[v].constant != nullptr) data[v] = const_cast<float*>(values_[v].constant);
+      if (alias_[v] < 0) continue;
+      int64_t at = 0;
+      int root = static_cast<int>(v);
+      for (; alias_[root] >= 0; root = alias_[root]) at += alias_at_[root];
+      if (data[root] != nullptr) data[v] = data[root] + at;
+    }
   }
   return true;
 }
@@ -408,7 +432,8 @@ bool Graph::Tune(const kernels::KernelTable& kernels, ThreadPool* pool, Tuning* 
         EnableProfile(true);
         Run(inputs.data(), outputs.data(), pool);
         for (size_t i = 0; i < ops_.size() && run > 0; i++) {  // the first touches what was packed
-          if (tiling < shortest[i].size()) shortest[i][tiling] = std::min(shortest[i][tiling], profile_ns_[i]);
+          if (tiling < shortest[i].size())
+            shortest[i][tiling] = std::min(shortest[i][tiling], Nanoseconds(static_cast<int>(i)));
         }
       }
     }
@@ -431,40 +456,71 @@ bool Graph::Tune(const kernels::KernelTable& kernels, ThreadPool* pool, Tuning* 
 }
 
 void Graph::Run(const float* const* inputs, float* const* outputs, ThreadPool* pool) {
-  for (size_t i = 0; i < inputs_.size(); i++) data_[inputs_[i]] = const_cast<float*>(inputs[i]);
-  for (size_t i = 0; i < outputs_.size(); i++) data_[outputs_[i]] = outputs[i];
-  const bool profile = !profile_ns_.empty();
-  int64_t before = profile ? Nanoseconds() : 0;
-  for (size_t v = 0; v < window_.size(); v++) {
-    if (window_[v] != nullptr) data_[v] = window_[v];
+  for (Share& share : shares_) {
+    for (size_t i = 0; i < inputs_.size(); i++) share.data[inputs_[i]] = const_cast<float*>(inputs[i]);
+    for (size_t i = 0; i < outputs_.size(); i++) share.data[outputs_[i]] = outputs[i];
+    for (size_t v = 0; v < share.window.size(); v++) {
+      if (share.window[v] != nullptr) share.data[v] = share.window[v];
+    }
   }
-  for (const Step& step : bands_.steps) {
+  for (const Group& group : bands_.groups) {
+    if (group.shares.size() == 1) {
+      RunSteps(group.shares[0], 0, pool);
+    } else {
+      const int count = static_cast<int>(group.shares.size());
+      pool->For(count, [&](int share) { RunSteps(group.shares[share], share, &alone_); });
+    }
+  }
+  profiled_runs_++;
+}
+
+void Graph::RunSteps(const std::vector<Step>& steps, size_t index, ThreadPool* pool) {
+  Share& share = shares_[index];
+  const bool profile = !share.profile_ns.empty();
+  int64_t before = profile ? Now() : 0;
+  for (const Step& step : steps) {
     if (step.op < 0) {
-      Slide(step, pool);
+      Slide(step, index, pool);
       continue;
     }
-    const RunContext context = {data_.data(), scratch_[step.op], pool};
+    const RunContext context = {share.data.data(), share.scratch[step.op], pool};
     if (step.end < 0) {
       ops_[step.op]->Run(context);
     } else {
       ops_[step.op]->RunRows(context, step.begin, step.end);
     }
     if (profile) {
-      const int64_t after = Nanoseconds();
-      profile_ns_[step.op] += after - before;
+      const int64_t after = Now();
+      share.profile_ns[step.op] += after - before;
       before = after;
     }
   }
-  profiled_runs_++;
+}
+
+void Graph::EnableProfile(bool enable) {
+  for (Share& share : shares_) share.profile_ns.assign(enable ? ops_.size() : 0, 0);
+  profiled_runs_ = 0;
+}
+
+int64_t Graph::Nanoseconds(int op) const {
+  int64_t sum = 0, count = 0;
+  for (const Share& share : shares_) {
+    const int64_t ns = share.profile_ns.empty() ? 0 : share.profile_ns[op];
+    sum += ns;
+    count += ns > 0 ? 1 : 0;
+  }
+  return sum / std::max<int64_t>(1, count);
 }
 
 std::vector<std::string> Graph::Profile() const {
   std::vector<std::string> lines;
-  for (size_t i = 0; i < profile_ns_.size() && profiled_runs_ > 0; i++) {
+  const bool profiled = !shares_.empty() && !shares_[0].profile_ns.empty() && profiled_runs_ > 0;
+  for (size_t i = 0; i < ops_.size() && profiled; i++) {
     std::string shape;
     for (int32_t d : values_[ops_[i]->output].dims) shape += (shape.empty() ? "" : "x") + std::to_string(d);
     char time[32];
-    snprintf(time, sizeof time, "%9.2f us  ", static_cast<double>(profile_ns_[i]) / profiled_runs_ / 1000.0);
+    const double us = static_cast<double>(Nanoseconds(static_cast<int>(i))) / static_cast<double>(profiled_runs_) / 1e3;
+    snprintf(time, sizeof time, "%9.2f us  ", us);
     lines.push_back(time + std::string(ops_[i]->name()) + " -> " + shape);
   }
   return lines;

@@ -46,6 +46,8 @@ class Graph {
   // With `tuning`, ops take the tiling that it knows for them.
   bool Prepare(const kernels::KernelTable& kernels, int num_threads, std::string* error,
                const Tuning* tuning = nullptr);
+  // Said before Prepare.
+  void SetBandLimits(const BandLimits& limits) { band_limits_ = limits; }
   // Measures the tilings of the ops that Prepare's `tuning` knew nothing of, sets the fastest and notes them there. The
   // whole graph is run each time, so that what is in the caches is what will be.
   bool NeedsTuning() const;
@@ -56,10 +58,7 @@ class Graph {
   void Run(const float* const* inputs, float* const* outputs, ThreadPool* pool);
 
   // Times every op of every run from now on; Profile gives a line an op: mean time and what it did.
-  void EnableProfile(bool enable) {
-    profile_ns_.assign(enable ? ops_.size() : 0, 0);
-    profiled_runs_ = 0;
-  }
+  void EnableProfile(bool enable);
   std::vector<std::string> Profile() const;
 
   size_t input_count() const { return inputs_.size(); }
@@ -73,10 +72,12 @@ class Graph {
   void InsertZeroBorders();
   void AliasConcatenations();
   void PlanBandsAndWindows(int num_threads);
-  void Slide(const Step& step, ThreadPool* pool);
+  void RunSteps(const std::vector<Step>& steps, size_t share, ThreadPool* pool);
+  void Slide(const Step& step, size_t share, ThreadPool* pool);
   bool PlanMemory();
-  int Root(int value) const;       // the value in whose memory it lies
-  size_t Floats(int value) const;  // memory it takes
+  int64_t Nanoseconds(int op) const;  // in all profiled runs; of shares, their mean
+  int Root(int value) const;          // the value in whose memory it lies
+  size_t Floats(int value) const;     // memory it takes
 
   std::vector<Value> values_;
   std::vector<std::unique_ptr<Op>> ops_;
@@ -84,13 +85,19 @@ class Graph {
   std::vector<std::pair<int, int>> transposed_;  // value, the same value in the other layout
 
   std::vector<std::string> to_tune_;  // by op: its kind, if its fastest tiling is not known
+  BandLimits band_limits_;
   Bands bands_;
-  std::vector<int> alias_;           // value -> value in whose memory it lies, or -1
-  std::vector<int64_t> alias_at_;    // floats from there
-  std::vector<float*> window_;       // by value: where its window begins, or null
-  std::vector<float*> data_;         // by value; outside the arena only while Run
-  std::vector<float*> scratch_;      // by op
-  std::vector<int64_t> profile_ns_;  // by op; empty: off
+  std::vector<int> alias_;         // value -> value in whose memory it lies, or -1
+  std::vector<int64_t> alias_at_;  // floats from there
+  // What one share of a group works with; the first of them is what runs whole works with too.
+  struct Share {
+    std::vector<float*> window;       // by value: where its window begins, or null
+    std::vector<float*> data;         // by value; outside the arena only while Run
+    std::vector<float*> scratch;      // by op
+    std::vector<int64_t> profile_ns;  // by op; empty: off
+  };
+  std::vector<Share> shares_;
+  ThreadPool alone_{1};
   int64_t profiled_runs_ = 0;
   Memory arena_;
 };

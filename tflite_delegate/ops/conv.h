@@ -51,6 +51,10 @@ class Conv : public graph::Op {
   bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
   void SetMostRows(int32_t rows) override { most_rows_ = rows; }
+  // It writes whole cache lines.
+  bool CutsClean(int32_t row, const graph::Planes& planes) const override {
+    return static_cast<int64_t>(row) * planes.row % kernels::kMaxLanes == 0;
+  }
   size_t WeightBytes() const override;
   bool FuseResidual(int residual, float low, float high) override;
   bool FuseClamp(float low, float high) override;

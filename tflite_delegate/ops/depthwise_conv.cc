@@ -118,7 +118,9 @@ void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int
       part.y = context.data[output] + output_.Plane(n, 0) + static_cast<int64_t>(row) * output_.planes.row;
       part.x_height = input_.height - first_row;
       part.y_height = run_end - row;
-      part.y_run = output_.Run() - row * output_.planes.row;
+      // What follows the last row may be another run's.
+      part.y_run =
+          (run_end == output_.height ? output_.Run() : run_end * output_.planes.row) - row * output_.planes.row;
       part.pad_top = border_.top - row * options_.stride_height + first_row;
       kernel_(part);
     };

@@ -2,6 +2,7 @@
 #ifndef TFLITE_DELEGATE_OPS_DEPTHWISE_CONV_H_
 #define TFLITE_DELEGATE_OPS_DEPTHWISE_CONV_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -34,6 +35,10 @@ class DepthwiseConv : public graph::Op {
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
   // A kernel adds the rows of the image up in an order that depends on where in its run a row is.
   void SetRuns(const std::vector<int32_t>& ends) override { run_ends_ = ends; }
+  bool MayCut(int32_t row) const override {
+    return run_ends_.empty() || std::binary_search(run_ends_.begin(), run_ends_.end(), row);
+  }
+  bool CutsClean(int32_t, const graph::Planes&) const override { return true; }
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
 

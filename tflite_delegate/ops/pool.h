@@ -30,6 +30,7 @@ class PoolOp : public graph::Op {
   void Constrain(graph::Planner* planner) override;
   bool InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override;
   void RunRows(const graph::RunContext& context, int32_t begin, int32_t end) const override;
+  bool CutsClean(int32_t, const graph::Planes&) const override { return true; }
   bool ComputesLittle() const override { return true; }
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
