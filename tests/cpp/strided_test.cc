@@ -44,6 +44,28 @@ TEST_P(StridedTest, TakesEveryNth) {
   }
 }
 
+TEST_P(StridedTest, PicksEveryOtherOfRows) {
+  Random random(8);
+  for (int32_t rows : {1, 2, 5}) {
+    for (int32_t count = 1; count <= 70; count++) {
+      for (int32_t gap : {0, 1, 6}) {
+        const int32_t x_row = 2 * count + 3, y_row = count + gap;
+        Guarded<float> x(static_cast<size_t>((rows - 1) * x_row + 2 * count - 1 + 2 * kernels::kMaxLanes));
+        for (size_t i = 0; i < x.size(); i++) x[i] = random.Hostile();
+        Guarded<float> y(static_cast<size_t>((rows - 1) * y_row + count));
+        GetParam()->strided.pick(x.data(), x_row, rows, count, y.data(), y_row);
+        y.ExpectCanaries();
+        for (int32_t r = 0; r < rows; r++) {
+          for (int32_t i = 0; i < count; i++) {
+            ASSERT_EQ(memcmp(y.data() + r * y_row + i, x.data() + r * x_row + 2 * i, sizeof(float)), 0)
+                << "row " << r << " of " << rows << ", " << i << " of " << count;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(StridedTest, OfNothingTouchesNothing) {
   for (int32_t step : {1, 2, 3, 6}) {
     float* y[kernels::kStridedMaxStep] = {};

@@ -90,7 +90,7 @@ class BandPlanner {
   bool Tidies(int op) const { return ops_[op]->inputs[0] == ops_[op]->output; }
 
   bool Large(const Op& op, int64_t bytes) const {
-    return bytes >= (op.ComputesLittle() ? limits_.large_little : limits_.large) &&
+    return bytes > 0 && bytes >= (op.ComputesLittle() ? limits_.large_little : limits_.large) &&
            static_cast<int64_t>(op.WeightBytes()) * kBytesPerWeightByte <= bytes;
   }
 

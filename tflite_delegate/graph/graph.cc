@@ -11,6 +11,7 @@
 #include "tflite_delegate/graph/fusion.h"
 #include "tflite_delegate/graph/layout_ops.h"
 #include "tflite_delegate/graph/planner.h"
+#include "tflite_delegate/graph/unread_pixels.h"
 
 namespace block_sparse {
 namespace graph {
@@ -353,6 +354,7 @@ bool Graph::PrepareOp(Op* op, const kernels::KernelTable& kernels, int num_threa
 bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::string* error, const Tuning* tuning) {
   Fuse(&ops_, values_.size(), outputs_);
   RemoveUnusedOps();
+  SkipUnreadPixels(&ops_, &values_, outputs_);
   Planner planner(&values_);
   for (const auto& op : ops_) op->Constrain(&planner);
   if (!planner.SetPlanes()) {

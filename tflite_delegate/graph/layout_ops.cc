@@ -141,6 +141,57 @@ class ZeroBorder : public Op {
   Value image_;
 };
 
+class PickPixels : public Op {
+ public:
+  PickPixels(int input, int output, const Pixels& pixels) : Op({input}, output), pixels_(pixels) {}
+  const char* name() const override { return "pick"; }
+
+  bool Prepare(const Graph& graph, const kernels::KernelTable& kernels, int) override {
+    from_ = graph.value(inputs[0]);
+    to_ = graph.value(output);
+    pick_ = pixels_.across == 2 ? kernels.strided.pick : nullptr;
+    return true;
+  }
+
+  bool InputRows(size_t, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const override {
+    *in_begin = begin * pixels_.down;
+    *in_end = (end - 1) * pixels_.down + 1;
+    return true;
+  }
+  bool ComputesLittle() const override { return true; }
+  bool CutsClean(int32_t, const Planes&) const override { return true; }
+
+  void Run(const RunContext& context) const override { RunRows(context, 0, to_.height()); }
+
+  void RunRows(const RunContext& context, int32_t begin, int32_t end) const override {
+    constexpr int32_t kChannels = 16;
+    const int32_t channels = to_.channels(), tasks = (channels + kChannels - 1) / kChannels;
+    const int64_t from_row = static_cast<int64_t>(from_.planes.row) * pixels_.down, to_row = to_.planes.row;
+    context.pool->For(to_.batch() * tasks, [&](int task) {
+      const int64_t batch = task / tasks;
+      const int32_t first = task % tasks * kChannels, last = std::min(channels, first + kChannels);
+      for (int64_t c = first; c < last; c++) {
+        const float* from = context.data[inputs[0]] + batch * from_.planes.batch + c * from_.planes.plane +
+                            from_.planes.origin + begin * from_row;
+        float* to =
+            context.data[output] + batch * to_.planes.batch + c * to_.planes.plane + to_.planes.origin + begin * to_row;
+        if (pick_ != nullptr) {
+          pick_(from, from_row, end - begin, to_.width(), to, to_row);
+          continue;
+        }
+        for (int32_t y = begin; y < end; y++, from += from_row, to += to_row) {
+          for (int32_t x = 0; x < to_.width(); x++) to[x] = from[static_cast<int64_t>(x) * pixels_.across];
+        }
+      }
+    });
+  }
+
+ private:
+  Pixels pixels_;
+  Value from_, to_;
+  void (*pick_)(const float*, int64_t, int32_t, int32_t, float*, int64_t) = nullptr;
+};
+
 }  // namespace
 
 std::unique_ptr<Op> MakeToPlanar(int input, int output) { return std::make_unique<Transpose>(input, output, true); }
@@ -151,6 +202,9 @@ std::unique_ptr<Op> MakeCopy(int input, int output, int64_t first) {
   return std::make_unique<Copy>(input, output, first);
 }
 std::unique_ptr<Op> MakeZeroBorder(int value) { return std::make_unique<ZeroBorder>(value); }
+std::unique_ptr<Op> MakePick(int input, int output, const Pixels& pixels) {
+  return std::make_unique<PickPixels>(input, output, pixels);
+}
 
 }  // namespace graph
 }  // namespace block_sparse

@@ -1,4 +1,4 @@
-// Ops that the graph inserts by itself: transpositions, copies and zero borders.
+// Ops that the graph inserts by itself: transpositions, copies, zero borders and picks of pixels.
 #ifndef TFLITE_DELEGATE_GRAPH_LAYOUT_OPS_H_
 #define TFLITE_DELEGATE_GRAPH_LAYOUT_OPS_H_
 
@@ -17,6 +17,8 @@ std::unique_ptr<Op> MakeToInterleaved(int input, int output);
 std::unique_ptr<Op> MakeCopy(int input, int output, int64_t first = 0);
 // Writes zeros around the image of a planar value and between its rows.
 std::unique_ptr<Op> MakeZeroBorder(int value);
+// These pixels of a planar value, as another planar value.
+std::unique_ptr<Op> MakePick(int input, int output, const Pixels& pixels);
 
 }  // namespace graph
 }  // namespace block_sparse

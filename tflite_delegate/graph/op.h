@@ -26,6 +26,12 @@ struct RunContext {
   ThreadPool* pool;
 };
 
+// Every down-th row's every across-th pixel, from the first on.
+struct Pixels {
+  int32_t down = 1, across = 1;
+  bool operator==(const Pixels& other) const { return down == other.down && across == other.across; }
+};
+
 class Op {
  public:
   Op(std::vector<int> op_inputs, int op_output) : inputs(std::move(op_inputs)), output(op_output) {}
@@ -75,6 +81,14 @@ class Op {
   virtual bool FuseZeroPad(const Border& /*border*/) { return false; }
   // All inputs stand one after the other along the channels of the planar output: they may then be produced there.
   virtual bool ConcatenatesChannels() const { return false; }
+
+  // --- Pixels that nobody reads (unread_pixels.h). Asked before Constrain. ---
+  // Those of `value`, one of its inputs, that it reads. Fewer than all only of inputs[0].
+  virtual Pixels Reads(int /*value*/) const { return Pixels(); }
+  // After that: inputs[0] will be an image of these pixels alone.
+  virtual void ReadAll() {}
+  // Makes these pixels of the output only, from those of inputs[1] and up. False: it makes all.
+  virtual bool MakeOnly(const Pixels& /*pixels*/) { return false; }
 
   // --- Running row by row (bands.h), for planar outputs of one image. ---
   // Rows of inputs[i] from which output rows [begin, end) are made, clipped to the image. False: it runs whole only.

@@ -2,6 +2,8 @@
 #ifndef TFLITE_DELEGATE_KERNELS_STRIDED_IMPL_H_
 #define TFLITE_DELEGATE_KERNELS_STRIDED_IMPL_H_
 
+#include <algorithm>
+
 #include "tflite_delegate/kernels/strided.h"
 #include "tflite_delegate/kernels/unroll.h"
 
@@ -52,8 +54,22 @@ void Split(const float* x, int32_t count, float* const* y) {
 }
 
 template <class Simd>
+void Pick(const float* x, int64_t x_row, int32_t rows, int32_t count, float* y, int64_t y_row) {
+  for (int32_t r = 0; r < rows; r++, x += x_row, y += y_row) {
+    for (int32_t i = 0; i < count; i += Simd::kLanes) {
+      const typename Simd::Vec even = Simd::InOrder(Simd::LoadEven(x + static_cast<int64_t>(2) * i));
+      if ((rows - 1 - r) * y_row + count - i >= Simd::kLanes) {
+        Simd::Store(y + i, even);
+      } else {
+        Simd::StoreN(y + i, even, std::min(count - i, Simd::kLanes));
+      }
+    }
+  }
+}
+
+template <class Simd>
 constexpr StridedKernels MakeStridedKernels() {
-  return {{nullptr, Split<Simd, 1>, Split<Simd, 2>, Split<Simd, 3>, nullptr, nullptr, Split<Simd, 6>}};
+  return {{nullptr, Split<Simd, 1>, Split<Simd, 2>, Split<Simd, 3>, nullptr, nullptr, Split<Simd, 6>}, Pick<Simd>};
 }
 
 }  // namespace kernels

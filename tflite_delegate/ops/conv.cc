@@ -54,6 +54,23 @@ bool Conv::FuseZeroPad(const graph::Border& border) {
   return true;
 }
 
+graph::Pixels Conv::Reads(int value) const {
+  const bool one = options_.kernel_height * options_.kernel_width == 1 && !border_.any();
+  if (!one || value != inputs[0] || std::count(inputs.begin(), inputs.end(), value) > 1) return {};
+  return {options_.stride_height, options_.stride_width};
+}
+
+bool Conv::MakeOnly(const graph::Pixels& pixels) {
+  // As Split has them, of what was read in place.
+  constexpr int32_t kMaxStride = 8;
+  if (options_.stride_height * pixels.down > kMaxStride || options_.stride_width * pixels.across > kMaxStride) {
+    return false;
+  }
+  options_.stride_height *= pixels.down;
+  options_.stride_width *= pixels.across;
+  return true;
+}
+
 void Conv::Constrain(graph::Planner* planner) {
   const graph::Value& in = planner->value(inputs[0]);
   const graph::Value& out = planner->value(output);
@@ -355,12 +372,42 @@ void Conv::Split(const float* image, float* scratch, int32_t first, int32_t end,
   if (input_.layout == graph::Layout::kPlanar) {
     image += input_.planes.origin;
     pool->For(channels, [&](int c) {
-      for (int32_t r = begin; r < end; r++) {
-        SplitRow(image + c * int64_t{input_.planes.plane}, r, 1, scratch + c * int64_t{scratch_plane_});
+      const float* const plane = image + c * int64_t{input_.planes.plane};
+      float* const to = scratch + c * int64_t{scratch_plane_};
+      if (options_.stride_width == 2) {
+        PickPlane(plane, begin, end, to);
+        return;
       }
+      for (int32_t r = begin; r < end; r++) SplitRow(plane, r, 1, to);
     });
   } else {
     pool->For(end - begin, [&](int r) { SplitRow(image, begin + r, channels, scratch); });
+  }
+}
+
+// Rows [begin, end) of all phases of one plane, under a stride of 2.
+void Conv::PickPlane(const float* plane, int32_t begin, int32_t end, float* scratch) const {
+  const int32_t row = output_.planes.row, stride = options_.stride_height;
+  const int64_t row_step = static_cast<int64_t>(stride) * input_.planes.row;
+  for (size_t p = 0; p < phases_.size(); p++) {
+    const Phase& phase = phases_[p];
+    float* to = scratch + static_cast<int64_t>(p) * input_.dims[3] * scratch_plane_;
+    // Rows of the image are those from `top` on, before `bottom`.
+    const auto first_from = [&](int32_t y) { return (std::max(0, y - phase.top) + stride - 1) / stride; };
+    const int32_t top = std::min(end, std::max(begin, first_from(0)));
+    const int32_t bottom = std::min(end, std::max(top, first_from(input_.dims[1])));
+    if (bottom > top && phase.last > phase.first) {
+      const float* from = plane + top * row_step + int64_t{phase.top} * input_.planes.row;
+      strided_.pick(from + phase.first * 2 + phase.left, row_step, bottom - top, phase.last - phase.first,
+                    to + static_cast<int64_t>(top) * row + phase.first, row);
+    }
+    // After that, as it writes between the rows.
+    for (int32_t r = begin; r < end; r++) {
+      const bool inside = r >= top && r < bottom;
+      float* const at = to + static_cast<int64_t>(r) * row;
+      std::fill(at, at + (inside ? phase.first : columns_), 0.0f);
+      if (inside) std::fill(at + phase.last, at + columns_, 0.0f);
+    }
   }
 }
 

@@ -59,6 +59,9 @@ class Conv : public graph::Op {
   bool FuseResidual(int residual, float low, float high) override;
   bool FuseClamp(float low, float high) override;
   bool FuseZeroPad(const graph::Border& border) override;
+  graph::Pixels Reads(int value) const override;
+  void ReadAll() override { options_.stride_height = options_.stride_width = 1; }
+  bool MakeOnly(const graph::Pixels& pixels) override;
 
  private:
   // Every stride-th pixel of every stride-th row: row r is the image's r * stride_height + top. The columns [first,
@@ -88,6 +91,7 @@ class Conv : public graph::Op {
   template <class Args>
   void Place(const float* x, float* y, const float* residual, int slice, Args* args) const;
   void Split(const float* image, float* scratch, int32_t first, int32_t end, graph::ThreadPool* pool) const;
+  void PickPlane(const float* plane, int32_t begin, int32_t end, float* scratch) const;
   void SplitRow(const float* image, int32_t r, int32_t channels, float* scratch) const;
 
   ConvOptions options_;
