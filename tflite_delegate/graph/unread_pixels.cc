@@ -13,21 +13,19 @@ namespace {
 class Thinner {
  public:
   Thinner(std::vector<std::unique_ptr<Op>>* ops, std::vector<Value>* values, const std::vector<int>& outputs)
-      : ops_(*ops), values_(*values), outputs_(outputs), readers_(values->size()), picked_(values->size()) {}
+      : ops_(*ops), values_(*values), outputs_(outputs) {}
 
   // From the last op to the first: one that took over a stride may read less itself.
   void Run() {
-    for (const auto& op : ops_) {
-      for (int v : op->inputs) {
-        if (v >= 0) readers_[v].push_back(op.get());
-      }
-    }
     for (size_t i = ops_.size(); i-- > 0;) ThinOutput(ops_[i].get());
+    if (picked_.empty()) return;
     std::vector<std::unique_ptr<Op>> all;
     for (std::unique_ptr<Op>& op : ops_) {
       const int made = op->output;
       all.push_back(std::move(op));
-      for (const Picked& picked : picked_[made]) all.push_back(MakePick(made, picked.value, picked.pixels));
+      for (const Picked& picked : picked_) {
+        if (picked.from == made) all.push_back(MakePick(made, picked.value, picked.pixels));
+      }
     }
     ops_ = std::move(all);
   }
@@ -35,44 +33,48 @@ class Thinner {
  private:
   // Some of a value's pixels, as another value.
   struct Picked {
+    int from, value;
     Pixels pixels;
-    int value;
   };
 
   void ThinOutput(Op* op) {
     const int whole = op->output;
     if (values_[whole].layout != Layout::kPlanar) return;
-    if (MakeOnlyWhatIsRead(op)) return;
-    const std::vector<Op*> readers = readers_[whole];
-    for (Op* reader : readers) {
+    const Pixels read = AllRead(whole);
+    const bool made = Thins(whole, read) && op->MakeOnly(read);
+    for (const auto& reader : ops_) {
+      if (reader->inputs.empty() || reader->inputs[0] != whole) continue;
       const Pixels pixels = reader->Reads(whole);
       if (!Thins(whole, pixels)) continue;
+      reader->inputs[0] = Pick(whole, pixels);
       reader->ReadAll();
-      Replace(reader, 0, Pick(whole, pixels));
     }
+    if (!made) return;
+    op->output = Pick(whole, read);
+    for (size_t k = 1; k < op->inputs.size(); k++) {
+      if (op->inputs[k] >= 0) op->inputs[k] = Pick(op->inputs[k], read);
+    }
+    picked_.erase(std::find_if(picked_.begin(), picked_.end(), [&](const Picked& p) { return p.from == whole; }));
   }
 
-  bool MakeOnlyWhatIsRead(Op* op) {
-    const int whole = op->output;
-    const std::vector<Op*> readers = readers_[whole];
-    const std::vector<Picked> picked = picked_[whole];
-    if (readers.empty() && picked.empty()) return false;
-    if (std::find(outputs_.begin(), outputs_.end(), whole) != outputs_.end()) return false;
-    const Pixels pixels = picked.empty() ? readers[0]->Reads(whole) : picked[0].pixels;
-    const bool alike =
-        std::all_of(readers.begin(), readers.end(), [&](const Op* r) { return r->Reads(whole) == pixels; }) &&
-        std::all_of(picked.begin(), picked.end(), [&](const Picked& p) { return p.pixels == pixels; });
-    if (!alike || !Thins(whole, pixels) || !op->MakeOnly(pixels)) return false;
-    op->output = Pick(whole, pixels);
-    picked_[whole].clear();
-    for (Op* reader : readers) {
-      reader->ReadAll();
-      Replace(reader, 0, op->output);
+  // The pixels that all readers read, if these are the same; else all.
+  Pixels AllRead(int value) const {
+    if (std::find(outputs_.begin(), outputs_.end(), value) != outputs_.end()) return {};
+    Pixels all;
+    bool any = false;
+    const auto add = [&](const Pixels& pixels) {
+      all = !any || all == pixels ? pixels : Pixels();
+      any = true;
+    };
+    for (const auto& op : ops_) {
+      for (int v : op->inputs) {
+        if (v == value) add(op->Reads(value));
+      }
     }
-    for (size_t k = 1; k < op->inputs.size(); k++) {
-      if (op->inputs[k] >= 0) Replace(op, k, Pick(op->inputs[k], pixels));
+    for (const Picked& picked : picked_) {
+      if (picked.from == value) add(picked.pixels);
     }
-    return true;
+    return all;
   }
 
   // An image of one pixel would have another layout.
@@ -81,16 +83,9 @@ class Thinner {
     return !(pixels == Pixels()) && (image.height() > pixels.down || image.width() > pixels.across);
   }
 
-  void Replace(Op* reader, size_t input, int value) {
-    std::vector<Op*>& readers = readers_[reader->inputs[input]];
-    readers.erase(std::find(readers.begin(), readers.end(), reader));
-    reader->inputs[input] = value;
-    readers_[value].push_back(reader);
-  }
-
   int Pick(int value, const Pixels& pixels) {
-    for (const Picked& picked : picked_[value]) {
-      if (picked.pixels == pixels) return picked.value;
+    for (const Picked& picked : picked_) {
+      if (picked.from == value && picked.pixels == pixels) return picked.value;
     }
     Value thin;
     thin.layout = Layout::kPlanar;
@@ -99,17 +94,14 @@ class Thinner {
     thin.dims[2] = (thin.dims[2] + pixels.across - 1) / pixels.across;
     const int id = static_cast<int>(values_.size());
     values_.push_back(std::move(thin));
-    readers_.emplace_back();
-    picked_.emplace_back();
-    picked_[value].push_back({pixels, id});
+    picked_.push_back({value, id, pixels});
     return id;
   }
 
   std::vector<std::unique_ptr<Op>>& ops_;
   std::vector<Value>& values_;
   const std::vector<int>& outputs_;
-  std::vector<std::vector<Op*>> readers_;    // by value, but for those that pick; twice if it is read twice
-  std::vector<std::vector<Picked>> picked_;  // by value
+  std::vector<Picked> picked_;
 };
 
 }  // namespace
