@@ -25,19 +25,20 @@ void LowerBlocks(int32_t rows, int32_t columns, const VerticalBlocks& blocks, co
   matrix->rows = rows;
   matrix->columns = columns;
   matrix->block = height;
-  matrix->aligned = true;
 
   // row_begin[r + 1] counts the pieces of row r, then is summed, then serves as the cursor of row r - 1's successor.
   std::vector<uint32_t>& begin = matrix->row_begin;
   begin.assign(static_cast<size_t>(rows) + 1, 0);
+  int32_t in_block = 0;  // the bits of all rows; a height is a power of two
   for (size_t i = 0; i < count; ++i) {
     for (int32_t top = 0; top < blocks.block; top += height) {
       const int32_t row = blocks.start_row[i] + top;
       if (row >= rows) break;  // a ragged block's rest, all zeros
       ++begin[static_cast<size_t>(row) + 1];
-      if (row % height != 0) matrix->aligned = false;
+      in_block |= row & (height - 1);
     }
   }
+  matrix->aligned = in_block == 0;
   for (size_t r = 0; r < static_cast<size_t>(rows); ++r) begin[r + 1] += begin[r];
 
   const size_t pieces = begin[static_cast<size_t>(rows)];

@@ -6,26 +6,12 @@
 #include <cstring>
 
 #include "tflite_delegate/kernels/block_sum.h"
+#include "tflite_delegate/kernels/rotate_blocks.h"
 
 namespace block_sparse {
 namespace kernels {
 
 namespace {
-
-// Lane l takes row (l - turn) mod kBlock of each block.
-template <int kBlock>
-void Rotate(const float* from, uint32_t blocks, int32_t turn, float* to) {
-  if (blocks == 0) return;  // an empty matrix has no values to point to
-  if (turn == 0) {
-    memcpy(to, from, static_cast<size_t>(blocks) * kBlock * sizeof(float));
-    return;
-  }
-  for (uint32_t b = 0; b < blocks; b++, from += kBlock, to += kBlock) {
-    for (int lane = 0; lane < kBlock; lane++) to[lane] = from[(lane + kBlock - turn) % kBlock];
-  }
-}
-
-constexpr void (*kRotate[])(const float*, uint32_t, int32_t, float*) = {Rotate<1>, Rotate<2>, Rotate<4>, Rotate<8>};
 
 template <class Index>
 void StoreColumns(const std::vector<int32_t>& columns, uint32_t first, uint32_t end, void* to) {
@@ -92,7 +78,7 @@ bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int 
   columns_ = counts_ + steps;
   memset(static_cast<char*>(columns_) + end.block * index_bytes, 0, kMaxBlockStep * index_bytes);
 
-  const auto rotate = kRotate[log2_block_];
+  const auto rotate = kRotateBlocks[log2_block_];
   const int32_t step = aligned_ ? block_ : 1;
   for (const Panel& panel : panels_) {
     void* to = static_cast<char*>(columns_) + panel.block * index_bytes;
@@ -111,8 +97,8 @@ bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int 
     for (int32_t r = 0; r < rows; r += step) {
       const uint32_t next = std::max(block, matrix.row_begin[std::min(panel.begin + r + step, panel.last)]);
       *counts++ = next - block;
-      rotate(matrix.values.data() + static_cast<size_t>(block) * block_, next - block, aligned_ ? 0 : r % block_,
-             weights);
+      rotate(matrix.values.data() + static_cast<size_t>(block) * block_, nullptr, next - block,
+             aligned_ ? 0 : r % block_, weights);
       weights += static_cast<size_t>(next - block) * block_;
       block = next;
     }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tflite_delegate/kernels/kernels.h"
+#include "tflite_delegate/kernels/rotate_blocks.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -72,13 +73,10 @@ struct Columns {
   int slices = 1;
 };
 
-// The blocks by row and, in a row, in the columns' order.
+// The blocks by row and, in a row, in the columns' order; empty if that is the order that they are in.
 std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const Columns& columns) {
+  if (columns.own_order) return {};
   std::vector<uint32_t> order(matrix.block_column.size());
-  if (columns.own_order) {
-    std::iota(order.begin(), order.end(), 0);
-    return order;
-  }
   std::vector<int32_t> place(columns.order.size());
   for (size_t i = 0; i < place.size(); i++) place[columns.order[i]] = static_cast<int32_t>(i);
   std::vector<uint32_t> next_of_column(place.size() + 1, 0);
@@ -102,6 +100,7 @@ std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const Columns& co
 // How many of the blocks [begin, end) of a row, which are in the columns' order, come before the next slice.
 template <class ColumnOf>
 uint32_t CountInSlice(const Columns& columns, int slice, uint32_t begin, uint32_t end, const ColumnOf& column_of) {
+  if (columns.slices == 1) return end - begin;
   uint32_t count = 0;
   while (begin + count < end && columns.slice[column_of(begin + count)] == slice) count++;
   return count;
@@ -186,6 +185,8 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   packed.offsets.reserve(blocks);
   const Columns columns(column_offset, matrix.columns, slice_bytes);
   const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
+  const auto column_of = [&](uint32_t i) { return matrix.block_column[order.empty() ? i : order[i]]; };
+  const auto rotate = kRotateBlocks[packed.log2_block];
   packed.slices = columns.slices;
   const std::vector<int32_t> cuts = CutLowered(matrix, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
@@ -202,20 +203,15 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
         uint32_t count = 0;
         if (r < last) {
           const uint32_t begin = next[r - first], end = matrix.row_begin[std::min(r + step, last)];
-          const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
           count = CountInSlice(columns, slice, begin, end, column_of);
           next[r - first] = begin + count;
           const size_t at = packed.offsets.size();
           packed.offsets.resize(at + count);
           packed.weights.resize((at + count) * block);
-          float* to = packed.weights.data() + at * block;
-          for (uint32_t i = 0; i < count; i++, to += block) {
-            packed.offsets[at + i] = column_offset[column_of(begin + i)];
-            // Weight q to place (q + turn) mod block.
-            const float* w = matrix.values.data() + static_cast<size_t>(order[begin + i]) * block;
-            std::copy(w, w + (block - turn), to + turn);
-            std::copy(w + (block - turn), w + block, to);
-          }
+          for (uint32_t i = 0; i < count; i++) packed.offsets[at + i] = column_offset[column_of(begin + i)];
+          const size_t from = order.empty() ? static_cast<size_t>(begin) * block : 0;
+          rotate(matrix.values.data() + from, order.empty() ? nullptr : order.data() + begin, count, turn,
+                 packed.weights.data() + at * block);
         }
         packed.counts.push_back(count);
         panel.blocks += count;
@@ -236,7 +232,8 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
   const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
   packed.slices = columns.slices;
   Pairing pairing(columns, column_offset, image.bytes);
-  const auto column_of = [&](uint32_t i) { return matrix.block_column[order[i]]; };
+  const auto block_at = [&](uint32_t i) { return order.empty() ? i : order[i]; };
+  const auto column_of = [&](uint32_t i) { return matrix.block_column[block_at(i)]; };
   const std::vector<int32_t> cuts = CutLowered(matrix, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t first = cuts[c], last = cuts[c + 1];
@@ -261,8 +258,8 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
         packed.weights.resize(weight + count);
         for (const Pairing::Pair& pair : pairing.pairs) {
           packed.offsets[offset++] = column_offset[column_of(pair.upper)];
-          packed.weights[weight++] = matrix.values[order[pair.upper]];
-          packed.weights[weight++] = matrix.values[order[pair.lower]];
+          packed.weights[weight++] = matrix.values[block_at(pair.upper)];
+          packed.weights[weight++] = matrix.values[block_at(pair.lower)];
         }
         std::array<size_t, kSpmmKinds> place = {};  // of the next single of each kind, from the first of all on
         for (int kind = kSpmmPairs + 2; kind < kSpmmKinds; kind++) place[kind] = place[kind - 1] + counts[kind - 1];
@@ -271,7 +268,7 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
           const SpmmKind kind = KindOf(pixels, image.shifted);
           const size_t at = place[kind]++;
           packed.offsets[offset + at] = pixels + kFromPixels[kind];
-          packed.weights[weight + at] = matrix.values[order[single]];
+          packed.weights[weight + at] = matrix.values[block_at(single)];
         }
       }
     }
