@@ -145,6 +145,30 @@ TEST_P(ElementwiseTest, Unary) {
   }
 }
 
+// As a multiplication and an addition after it would have them, to the bit.
+TEST_P(ElementwiseTest, ScaleShift) {
+  Random random(5);
+  for (int n : {1, 3, 4, 8, 11, 16, 37}) {
+    for (bool clamped : {false, true}) {
+      const float low = clamped ? 0.0f : -kInfinity, high = clamped ? 0.75f : kInfinity;
+      for (int round = 0; round < 40; round++) {
+        Guarded<float> x(static_cast<size_t>(n)), y(static_cast<size_t>(n));
+        for (int i = 0; i < n; i++) x[i] = random.Hostile();
+        const float scale = round == 0 ? kNan : random.Float(), shift = random.Float();
+        kernels().scale_shift(x.data(), scale, shift, y.data(), n, low, high);
+        y.ExpectCanaries();
+        for (int i = 0; i < n; i++) {
+          const float product = static_cast<float>(Exactly(kernels::kMul, x[i], scale));
+          ExpectSame(y[i], ClampExactly(Exactly(kernels::kAdd, product, shift), low, high));
+        }
+        const std::vector<float> apart(y.data(), y.data() + n);
+        kernels().scale_shift(x.data(), scale, shift, x.data(), n, low, high);
+        for (int i = 0; i < n; i++) ExpectSame(x[i], apart[i]);
+      }
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, PreluAndLerp) {
   Random random(4);
   for (int n : {1, 3, 4, 8, 11, 16, 37}) {

@@ -18,7 +18,7 @@ namespace {
 using graph::Border;
 using graph::Op;
 
-// A producer takes what `takes` names: r(esidual), c(lamp), p(ad).
+// A producer takes what `takes` names: r(esidual), s(hift), c(lamp), p(ad).
 class FakeOp : public Op {
  public:
   FakeOp(std::string kind, std::vector<int> op_inputs, int op_output)
@@ -37,6 +37,12 @@ class FakeOp : public Op {
     *high = 6.0f;
     return kind_ == "clamp";
   }
+  int ShiftsInput(int* shift, float* low, float* high) const override {
+    *shift = 19;
+    *low = -1.0f;
+    *high = 1.0f;
+    return kind_ == "shift" ? 1 : -1;
+  }
   bool IsZeroPad(Border* border) const override {
     *border = {1, 2, 3, 4};
     return kind_ == "pad";
@@ -47,6 +53,14 @@ class FakeOp : public Op {
     EXPECT_EQ(high, 3.0f);
     inputs.push_back(residual);
     taken += "+" + std::to_string(residual);
+    return true;
+  }
+  bool FuseShift(int shift, float low, float high) override {
+    if (kind_.find('s') == std::string::npos || kind_.size() > 3) return false;
+    EXPECT_EQ(shift, 19);
+    EXPECT_EQ(low, -1.0f);
+    EXPECT_EQ(high, 1.0f);
+    taken += "~";
     return true;
   }
   bool FuseClamp(float low, float high) override {
@@ -157,6 +171,16 @@ TEST_F(FusionTest, OneResidualIsEnough) {
 TEST_F(FusionTest, AnAdditionAndTheClampBehindIt) {
   EXPECT_EQ(Add("rc", {0}, 1).Add("rc", {1}, 2).Add("add", {2, 0}, 3).Add("clamp", {3}, 4).Fused({4}),
             "rc(0)1 rc+0|(1,0)4");
+}
+
+TEST_F(FusionTest, AShiftGoesIntoItsProducer) {
+  EXPECT_EQ(Add("sc", {0}, 1).Add("shift", {19, 1}, 2).Add("clamp", {2}, 3).Fused({3}), "sc~|(0)3");
+}
+
+TEST_F(FusionTest, AShiftStaysWhereItsInputIsSeenOrItsProducerWillNot) {
+  EXPECT_EQ(Add("s", {0}, 1).Add("shift", {19, 1}, 2).Fused({1, 2}), "s(0)1 shift(19,1)2");
+  ops_.clear();
+  EXPECT_EQ(Add("x", {0}, 1).Add("shift", {19, 1}, 2).Fused({2}), "x(0)1 shift(19,1)2");
 }
 
 TEST_F(FusionTest, APadGoesIntoItsConsumer) {

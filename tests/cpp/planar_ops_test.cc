@@ -387,6 +387,54 @@ TEST_P(PlanarOps, Resizing) {
   }
 }
 
+// A multiplication by a constant a channel and the addition of another are one op, with the bits that two would have.
+TEST_P(PlanarOps, ScaleAndShift) {
+  struct Case {
+    Dims scale, shift;
+    bool seen, fused;  // the product is a result as well
+  };
+  const Case kCases[] = {{{5}, {5}, false, true},         {{1, 1, 1, 5}, {5}, false, true}, {{5}, {5}, true, false},
+                         {{9, 14, 5}, {5}, false, false}, {{5}, {9, 14, 5}, false, false},  {{1}, {5}, false, true},
+                         {{5}, {}, false, true}};
+  Random random(8);
+  const Dims dims = {2, 9, 14, 5};
+  const Tensor x(dims, &random);
+  for (const Case& c : kCases) {
+    for (bool swapped : {false, true}) {
+      for (float high : {0.25f, static_cast<float>(kInfinity)}) {
+        SCOPED_TRACE(::testing::Message() << Show(c.scale) << ", " << Show(c.shift) << (c.seen ? ", seen" : ""));
+        const std::vector<float> scale = random.Floats(static_cast<size_t>(graph::Count(c.scale)));
+        const std::vector<float> shift = random.Floats(static_cast<size_t>(graph::Count(c.shift)));
+        Tensor product(dims), sum(dims);
+        for (size_t i = 0; i < x.data.size(); i++) {
+          volatile float rounded = x.data[i] * Stretched(scale, c.scale, dims, i);
+          product.data[i] = rounded;
+          sum.data[i] = std::min(high, product.data[i] + Stretched(shift, c.shift, dims, i));
+        }
+        graph::Graph graph;
+        const int input = graph.Planar(graph.AddInput(dims));
+        const int scales = graph.AddConstant(c.scale, scale.data()), shifts = graph.AddConstant(c.shift, shift.data());
+        const int scaled = ops::AddBinary(&graph, kernels::kMul, swapped ? scales : input, swapped ? input : scales,
+                                          -kInfinity, kInfinity);
+        const int shifted = ops::AddBinary(&graph, kernels::kAdd, swapped ? shifts : scaled, swapped ? scaled : shifts,
+                                           -kInfinity, high);
+        graph.AddOutput(shifted);
+        if (c.seen) graph.AddOutput(scaled);
+        std::string error;
+        ASSERT_TRUE(graph.Prepare(level(), 2, &error)) << error;
+        const auto adds = [](const auto& op) { return std::string(op->name()) == "add"; };
+        EXPECT_EQ(std::any_of(graph.ops().begin(), graph.ops().end(), adds), !c.fused);
+        const std::vector<Dims> results(c.seen ? 2 : 1, dims);
+        const std::vector<Tensor> got = RunTwice(&graph, {&x}, results, 2);
+        EXPECT_TRUE(SameBits(got[0].data, sum.data));
+        if (c.seen) {
+          EXPECT_TRUE(SameBits(got[1].data, product.data));
+        }
+      }
+    }
+  }
+}
+
 // What lies between the rows, whatever it is, stays out of the images.
 TEST_P(PlanarOps, NothingFromBetweenTheRows) {
   Random random(7);

@@ -53,9 +53,13 @@ class Fuser {
 
   void FuseIntoProducer(size_t i) {
     float low, high;
+    int shift;
     if (ops_[i]->IsClamp(&low, &high)) {
       const int from = Producer(ops_[i]->inputs[0]);
       if (from >= 0 && ops_[from]->FuseClamp(low, high)) Replace(i, from);
+    } else if (const int shifted = ops_[i]->ShiftsInput(&shift, &low, &high); shifted >= 0) {
+      const int from = Producer(ops_[i]->inputs[shifted]);
+      if (from >= 0 && ops_[from]->FuseShift(shift, low, high)) Replace(i, from);
     } else if (ops_[i]->IsAdd(&low, &high)) {
       // Into the later of the two producers, where the other operand is there already.
       int a = ops_[i]->inputs[0], b = ops_[i]->inputs[1];

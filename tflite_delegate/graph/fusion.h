@@ -1,5 +1,5 @@
-// Rewrites of the op list before planes are planned: a pad goes into its consumer; an addition and a clamp go into
-// their producer. Each looks at ops only through their fusion hooks (op.h).
+// Rewrites of the op list before planes are planned: a pad goes into its consumer; an addition, of a value or of a
+// constant, and a clamp go into their producer. Each looks at ops only through their fusion hooks (op.h).
 #ifndef TFLITE_DELEGATE_GRAPH_FUSION_H_
 #define TFLITE_DELEGATE_GRAPH_FUSION_H_
 

@@ -72,11 +72,15 @@ class Op {
   virtual bool IsAdd(float* /*low*/, float* /*high*/) const { return false; }
   // A clamp and nothing else.
   virtual bool IsClamp(float* /*low*/, float* /*high*/) const { return false; }
+  // inputs[i] + a constant number a channel, the value `*shift`, then a clamp: i, else -1.
+  virtual int ShiftsInput(int* /*shift*/, float* /*low*/, float* /*high*/) const { return -1; }
   // Zeros around inputs[0]'s image and nothing else.
   virtual bool IsZeroPad(Border* /*border*/) const { return false; }
-  // Take over an addition of `residual` to the output followed by a clamp; a clamp; a zero border around inputs[0]
-  // (which the graph then replaces by the unpadded image). False: it stays as it is.
+  // Take over an addition of `residual` to the output followed by a clamp; the same of the constant `shift`, a number a
+  // channel; a clamp; a zero border around inputs[0] (which the graph then replaces by the unpadded image). False: it
+  // stays as it is.
   virtual bool FuseResidual(int /*residual*/, float /*low*/, float /*high*/) { return false; }
+  virtual bool FuseShift(int /*shift*/, float /*low*/, float /*high*/) { return false; }
   virtual bool FuseClamp(float /*low*/, float /*high*/) { return false; }
   virtual bool FuseZeroPad(const Border& /*border*/) { return false; }
   // All inputs stand one after the other along the channels of the planar output: they may then be produced there.

@@ -33,6 +33,8 @@ struct ElementwiseKernels {
   UnaryKernel unary[kUnaryCount];
   // y[i] = x[i] < 0 ? x[i] * slope[i] : x[i]
   void (*prelu)(const float* x, const float* slope, float* y, int64_t n);
+  // y[i] = clamp(x[i] * scale + shift), rounded after each, as by two kernels. y may be x.
+  void (*scale_shift)(const float* x, float scale, float shift, float* y, int64_t n, float low, float high);
   // y[i] = a[i] * (1 - t) + b[i] * t
   void (*lerp)(const float* a, const float* b, float t, float* y, int64_t n);
 };

@@ -80,6 +80,14 @@ class Elementwise {
     });
   }
 
+  static void ScaleShift(const float* x, float scale, float shift, float* y, int64_t n, float low, float high) {
+    const Vec lowest = Simd::Set1(low), highest = Simd::Set1(high);
+    const Vec scales = Simd::Set1(scale), shifts = Simd::Set1(shift);
+    ForEachVector(n, [&](int64_t i, auto load, auto store) BLOCK_SPARSE_LAMBDA {
+      store(y + i, Simd::Clamp(Simd::Add(Simd::Mul(load(x + i), scales), shifts), lowest, highest));
+    });
+  }
+
   static void Lerp(const float* a, const float* b, float t, float* y, int64_t n) {
     const Vec to_a = Simd::Set1(1.0f - t), to_b = Simd::Set1(t);
     ForEachVector(n, [&](int64_t i, auto load, auto store) BLOCK_SPARSE_LAMBDA {
@@ -95,6 +103,7 @@ class Elementwise {
             {RunBinary<kOp, true, false>...},
             {RunUnary<kFunction>...},
             Prelu,
+            ScaleShift,
             Lerp};
   }
 

@@ -56,12 +56,18 @@ int AddBinary(graph::Graph* graph, kernels::Binary kind, int a, int b, float low
   const int output = graph->AddValue(out, !planar);
   const bool full_a = graph->value(a).dims == out && graph->value(a).constant == nullptr;
   const bool full_b = graph->value(b).dims == out && graph->value(b).constant == nullptr;
-  graph->AddOp(std::make_unique<BinaryOp>(kind, a, b, output, full_a, full_b, low, high));
+  const auto is_a_channel = [&](int v) {
+    const graph::Value& value = graph->value(v);
+    return planar && value.constant != nullptr && graph::Count(value.dims) == FourDims(value.dims)[3];
+  };
+  const int a_channel = full_a && is_a_channel(b) ? 1 : full_b && is_a_channel(a) ? 0 : -1;
+  graph->AddOp(std::make_unique<BinaryOp>(kind, a, b, output, full_a, full_b, a_channel, low, high));
   return output;
 }
 
-BinaryOp::BinaryOp(kernels::Binary kind, int a, int b, int op_output, bool full_a, bool full_b, float low, float high)
-    : Op({a, b}, op_output), kind_(kind), low_(low), high_(high), full_{full_a, full_b} {}
+BinaryOp::BinaryOp(kernels::Binary kind, int a, int b, int op_output, bool full_a, bool full_b, int a_channel,
+                   float low, float high)
+    : Op({a, b}, op_output), kind_(kind), low_(low), high_(high), full_{full_a, full_b}, a_channel_(a_channel) {}
 
 const char* BinaryOp::name() const {
   constexpr const char* kNames[kernels::kBinaryCount] = {"add", "sub", "mul", "div"};
@@ -72,6 +78,26 @@ bool BinaryOp::IsAdd(float* low, float* high) const {
   *low = low_;
   *high = high_;
   return kind_ == kernels::kAdd && full_[0] && full_[1];
+}
+
+int BinaryOp::ShiftsInput(int* shift, float* low, float* high) const {
+  if (kind_ != kernels::kAdd || a_channel_ < 0) return -1;
+  *shift = inputs[a_channel_];
+  *low = low_;
+  *high = high_;
+  return 1 - a_channel_;
+}
+
+// What a batch normalisation becomes that stands before a convolution.
+bool BinaryOp::FuseShift(int shift, float low, float high) {
+  constexpr float kInfinity = __builtin_huge_valf();
+  if (kind_ != kernels::kMul || a_channel_ < 0 || inputs.size() > 2 || low_ != -kInfinity || high_ != kInfinity) {
+    return false;
+  }
+  inputs.push_back(shift);
+  low_ = low;
+  high_ = high;
+  return true;
 }
 
 bool BinaryOp::FuseClamp(float low, float high) {
@@ -124,7 +150,7 @@ bool BinaryOp::Prepare(const graph::Graph& graph, const kernels::KernelTable& ke
   planar_ = out.layout == graph::Layout::kPlanar;
   if (planar_) {
     image_ = Image(out);
-    for (int i = 0; i < 2; i++) PrepareOperand(graph.value(inputs[i]), &operands_[i]);
+    for (size_t i = 0; i < inputs.size(); i++) PrepareOperand(graph.value(inputs[i]), &operands_[i]);
     return true;
   }
   // Dimensions that both operands step through alike are one loop.
@@ -158,6 +184,21 @@ bool BinaryOp::Prepare(const graph::Graph& graph, const kernels::KernelTable& ke
     step_b_[kMaxDims - 1 - i] = loops[i][2];
   }
   return true;
+}
+
+void BinaryOp::RunScaleShift(const graph::RunContext& context) const {
+  const Operand &full = operands_[1 - a_channel_], &scale = operands_[a_channel_], &shift = operands_[2];
+  const float* const x = context.data[inputs[1 - a_channel_]] + full.origin;
+  const float* const scales = context.data[inputs[a_channel_]];
+  const float* const shifts = context.data[inputs[2]];
+  const int32_t run = image_.Run();
+  ForEachPlane(context.pool, image_.batch, image_.channels, run, [&](int32_t n, int32_t first, int32_t count) {
+    for (int32_t c = first; c < first + count; c++) {
+      kernels_->scale_shift(x + n * full.batch_step + c * full.channel_step, scales[c * scale.channel_step],
+                            shifts[c * shift.channel_step], context.data[output] + image_.Plane(n, c), run, low_,
+                            high_);
+    }
+  });
 }
 
 void BinaryOp::RunPlanar(const graph::RunContext& context) const {
@@ -209,7 +250,9 @@ void BinaryOp::RunInterleaved(const graph::RunContext& context) const {
 }
 
 void BinaryOp::Run(const graph::RunContext& context) const {
-  if (planar_) {
+  if (inputs.size() > 2) {
+    RunScaleShift(context);
+  } else if (planar_) {
     RunPlanar(context);
   } else {
     RunInterleaved(context);
