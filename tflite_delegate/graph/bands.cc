@@ -256,8 +256,7 @@ class BandPlanner {
 
   void AddPart(Stretch part, int num_threads) {
     // What tidies up after the op before the part, or after its last one, would do so in another share's rows.
-    const int last = part.last;
-    const int first = part.first;
+    const int first = part.first, last = part.last;
     while (part.first < part.last && Tidies(part.first)) part.first++;
     while (part.first < part.last && Tidies(part.last)) part.last--;
     AddWhole(first, part.first - 1);
