@@ -110,14 +110,14 @@ class Op {
   // Said before Prepare of an op that runs in bands, or would with one thread: the rows after the last of each run that
   // it has then. Where sums round otherwise in other runs, these keep the bits independent of the number of threads.
   virtual void SetRuns(const std::vector<int32_t>& /*ends*/) {}
-  // Its time is that of reading and writing.
-  virtual bool ComputesLittle() const { return false; }
   // Whether, after that, a run may end and another begin between rows `row` - 1 and `row` of the output without
   // changing a bit of either. Not asked of the image's top and bottom.
   virtual bool MayCut(int32_t /*row*/) const { return true; }
   // Whether the runs on either side of such a cut may be at work at the same time: the upper one writes nothing from
   // `row` on, the lower one nothing before it. Asked when the planes are set.
   virtual bool CutsClean(int32_t /*row*/, const Planes& /*output*/) const { return false; }
+  // Its time is that of reading and writing.
+  virtual bool ComputesLittle() const { return false; }
   // Weights that every RunRows reads through, in bytes.
   virtual size_t WeightBytes() const { return 0; }
 
