@@ -124,12 +124,10 @@ LoweredMatrix RandomMatrix(int32_t rows, int32_t columns, int32_t block, bool al
     }
   }
   std::sort(blocks.begin(), blocks.end());
-  matrix.row_begin.assign(static_cast<size_t>(rows) + 1, 0);
   for (const auto& at : blocks) {
-    matrix.row_begin[static_cast<size_t>(at.first) + 1]++;
+    matrix.block_row.push_back(at.first);
     matrix.block_column.push_back(at.second);
   }
-  for (int32_t r = 0; r < rows; r++) matrix.row_begin[r + 1] += matrix.row_begin[r];
   matrix.values = Floats(blocks.size() * block);
   return matrix;
 }

@@ -41,12 +41,11 @@ LoweredMatrix SingleWeights(const std::vector<float>& dense, int32_t rows) {
   matrix.columns = static_cast<int32_t>(dense.size()) / rows;
   matrix.block = 1;
   for (int32_t i = 0; i < static_cast<int32_t>(dense.size()); i++) {
-    if (i % matrix.columns == 0) matrix.row_begin.push_back(static_cast<uint32_t>(matrix.values.size()));
     if (dense[i] == 0.0f) continue;
+    matrix.block_row.push_back(i / matrix.columns);
     matrix.block_column.push_back(i % matrix.columns);
     matrix.values.push_back(dense[i]);
   }
-  matrix.row_begin.push_back(static_cast<uint32_t>(matrix.values.size()));
   return matrix;
 }
 

@@ -767,7 +767,7 @@ TEST(Conv, RefusesPlanesThatCannotBeAddressed) {
       weights.sparse.rows = 1;
       weights.sparse.columns = weights.columns;
       weights.sparse.block = 1;
-      weights.sparse.row_begin = {0, 1};
+      weights.sparse.block_row = {0};
       weights.sparse.block_column = {weights.columns - 1};
       weights.sparse.values = {1.0f};
       graph.AddOp(std::make_unique<ops::Conv>(stride == 1 ? graph.Planar(input) : input, output, options, border,

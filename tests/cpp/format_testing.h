@@ -52,6 +52,7 @@ struct ReadResult {
   bool ok = false;
   std::string error;
   BlockSparseOptions options;
+  std::shared_ptr<float[]> values;  // that `matrix` may refer to
   LoweredMatrix matrix;
 };
 
@@ -59,11 +60,12 @@ struct ReadResult {
 // Checking alone must say the same as lowering.
 inline ReadResult Read(BlockSparseOp op, const std::vector<uint8_t>& options, const std::vector<float>& values) {
   const std::unique_ptr<uint8_t[]> option_copy(new uint8_t[options.size()]);
-  const std::unique_ptr<float[]> value_copy(new float[values.size()]);
+  const std::shared_ptr<float[]> value_copy(new float[values.size()]);
   if (!options.empty()) std::memcpy(option_copy.get(), options.data(), options.size());
   if (!values.empty()) std::memcpy(value_copy.get(), values.data(), values.size() * sizeof(float));
   const auto read = [&](ReadTo to) {
     ReadResult found;
+    found.values = value_copy;
     found.ok = ReadBlockSparse(op, to, option_copy.get(), options.size(), value_copy.get(), values.size(),
                                &found.options, &found.matrix, &found.error);
     return found;
@@ -76,6 +78,7 @@ inline ReadResult Read(BlockSparseOp op, const std::vector<uint8_t>& options, co
   if (result.ok) {
     EXPECT_EQ(checked.matrix.rows, result.matrix.rows);
     EXPECT_EQ(checked.matrix.columns, result.matrix.columns);
+    EXPECT_EQ(checked.matrix.blocks(), 0u);
     EXPECT_TRUE(checked.matrix.values.empty());
   }
   return result;
@@ -87,21 +90,23 @@ inline void CheckLowered(const LoweredMatrix& matrix) {
   ASSERT_GE(matrix.columns, 1);
   ASSERT_TRUE(matrix.block == 1 || matrix.block == 2 || matrix.block == 4 || matrix.block == 8) << matrix.block;
   const size_t rows = static_cast<size_t>(matrix.rows), block = static_cast<size_t>(matrix.block);
-  ASSERT_EQ(matrix.row_begin.size(), rows + 1);
-  ASSERT_EQ(matrix.row_begin[0], 0u);
-  ASSERT_EQ(matrix.row_begin[rows], matrix.block_column.size());
-  ASSERT_EQ(matrix.values.size(), matrix.block_column.size() * block);
+  ASSERT_EQ(matrix.block_row.size(), matrix.blocks());
+  if (!matrix.first_value.empty()) {
+    ASSERT_EQ(matrix.first_value.size(), matrix.blocks());
+  }
+  if (matrix.source == nullptr && matrix.first_value.empty()) {
+    ASSERT_EQ(matrix.values.size(), matrix.weights());
+  }
   // Plain comparisons: a mutated file may have millions of rows.
-  for (size_t r = 0; r < rows; ++r) {
-    const size_t begin = matrix.row_begin[r], end = matrix.row_begin[r + 1];
-    bool good =
-        begin <= end && end <= matrix.block_column.size() && (!matrix.aligned || r % block == 0 || begin == end);
-    for (size_t i = begin; good && i < end; ++i) {
-      good = matrix.block_column[i] >= 0 && matrix.block_column[i] < matrix.columns &&
-             (i == begin || matrix.block_column[i - 1] < matrix.block_column[i]);
-      for (size_t q = rows - r; q < block; ++q) good = good && matrix.values[i * block + q] == 0.0f;
+  std::vector<int32_t> last_column(rows, -1);
+  for (size_t i = 0; i < matrix.blocks(); ++i) {
+    const int32_t row = matrix.block_row[i], column = matrix.block_column[i];
+    ASSERT_TRUE(row >= 0 && row < matrix.rows && (!matrix.aligned || row % matrix.block == 0)) << "block " << i;
+    ASSERT_TRUE(column > last_column[static_cast<size_t>(row)] && column < matrix.columns) << "block " << i;
+    last_column[static_cast<size_t>(row)] = column;
+    for (size_t q = rows - static_cast<size_t>(row); q < block; ++q) {
+      ASSERT_EQ(matrix.BlockValues(i)[q], 0.0f) << "block " << i;
     }
-    if (!good) FAIL() << "row " << r << " is not as lowered.h says";
   }
   if (!matrix.row_channel.empty()) {
     ASSERT_EQ(matrix.row_channel.size(), rows);
@@ -120,15 +125,12 @@ inline std::vector<float> Expand(const LoweredMatrix& matrix) {
   CheckLowered(matrix);
   std::vector<float> dense(static_cast<size_t>(matrix.rows) * static_cast<size_t>(matrix.columns), 0.0f);
   if (::testing::Test::HasFatalFailure()) return dense;
-  for (int32_t row = 0; row < matrix.rows; ++row) {
-    for (uint32_t i = matrix.row_begin[static_cast<size_t>(row)]; i < matrix.row_begin[static_cast<size_t>(row) + 1];
-         ++i) {
-      for (int32_t q = 0; q < matrix.block && row + q < matrix.rows; ++q) {
-        const int32_t channel = matrix.row_channel.empty() ? row + q : matrix.row_channel[static_cast<size_t>(row + q)];
-        dense[static_cast<size_t>(channel) * static_cast<size_t>(matrix.columns) +
-              static_cast<size_t>(matrix.block_column[i])] +=
-            matrix.values[static_cast<size_t>(i) * static_cast<size_t>(matrix.block) + static_cast<size_t>(q)];
-      }
+  for (size_t i = 0; i < matrix.blocks(); ++i) {
+    for (int32_t q = 0; q < matrix.block && matrix.block_row[i] + q < matrix.rows; ++q) {
+      const int32_t row = matrix.block_row[i] + q;
+      const int32_t channel = matrix.row_channel.empty() ? row : matrix.row_channel[static_cast<size_t>(row)];
+      dense[static_cast<size_t>(channel) * static_cast<size_t>(matrix.columns) +
+            static_cast<size_t>(matrix.block_column[i])] += matrix.BlockValues(i)[q];
     }
   }
   return dense;

@@ -172,11 +172,11 @@ LoweredMatrix RandomBlocks(int32_t rows, int32_t columns, int32_t block, bool al
   std::bernoulli_distribution start(density);
   std::uniform_real_distribution<float> value(-1.0f, 1.0f);
   std::vector<int32_t> free_from(columns, 0);
-  matrix.row_begin.push_back(0);
   for (int32_t r = 0; r < rows; r++) {
     for (int32_t c = 0; c < columns && (!aligned || r % block == 0); c++) {
       if (free_from[c] > r || !start(*random)) continue;
       free_from[c] = r + block;
+      matrix.block_row.push_back(r);
       matrix.block_column.push_back(c);
       for (int32_t k = 0; k < block; k++) {
         const float v = r + k < rows ? value(*random) : 0.0f;
@@ -184,7 +184,6 @@ LoweredMatrix RandomBlocks(int32_t rows, int32_t columns, int32_t block, bool al
         if (r + k < rows) (*dense)[static_cast<size_t>(r + k) * columns + c] = v;
       }
     }
-    matrix.row_begin.push_back(static_cast<uint32_t>(matrix.block_column.size()));
   }
   return matrix;
 }
@@ -208,6 +207,18 @@ void ExpectSparse(const KernelTable& table, const LoweredMatrix& matrix, const P
     if (std::none_of(result.begin(), result.end(), [](float v) { return std::isnan(v); })) {
       EXPECT_EQ(result, uncut);
     }
+
+    kernels::SparseGemvMatrix from_file;
+    testing::Random random(8);
+    std::vector<float> weights;
+    ASSERT_TRUE(from_file.Pack(testing::AsInFile(matrix, true, &random, &weights),
+                               p.bias.empty() ? nullptr : p.bias.data(), panels));
+    ASSERT_EQ(from_file.panels(), packed.panels());
+    std::vector<float> same(result.size());
+    for (int panel = 0; panel < from_file.panels(); panel++) {
+      from_file.Run(table.gemv, panel, x.data(), p.columns, same.data(), p.rows, p.batch, p.low, p.high);
+    }
+    EXPECT_TRUE(testing::SameBits(same, result));
   }
 }
 

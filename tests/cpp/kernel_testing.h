@@ -96,8 +96,8 @@ inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-// A lowered matrix with each block that may exist there with probability `density`. Unless `overlap` is false the
-// blocks of a column may overlap.
+// A lowered matrix with each block that may exist there with probability `density`, row by row. Unless `overlap` is
+// false the blocks of a column may overlap.
 inline LoweredMatrix RandomMatrix(int32_t rows, int32_t columns, int32_t block, bool aligned, double density,
                                   Random* random, bool overlap = true) {
   LoweredMatrix matrix;
@@ -105,18 +105,52 @@ inline LoweredMatrix RandomMatrix(int32_t rows, int32_t columns, int32_t block, 
   matrix.columns = columns;
   matrix.block = block;
   matrix.aligned = aligned;
-  matrix.row_begin.push_back(0);
   std::vector<int32_t> free(static_cast<size_t>(columns), 0);  // by column: first row without a block
   for (int32_t row = 0; row < rows; row++) {
     for (int32_t column = 0; column < columns && (!aligned || row % block == 0); column++) {
       if (!random->Chance(density) || (!overlap && row < free[column])) continue;
       free[column] = row + block;
+      matrix.block_row.push_back(row);
       matrix.block_column.push_back(column);
       for (int32_t q = 0; q < block; q++) matrix.values.push_back(row + q < rows ? random->Float() : 0.0f);
     }
-    matrix.row_begin.push_back(static_cast<uint32_t>(matrix.block_column.size()));
   }
   return matrix;
+}
+
+// Blocks of such a matrix that start at row r are [begin[r], begin[r + 1]).
+inline std::vector<uint32_t> RowBegin(const LoweredMatrix& matrix) {
+  std::vector<uint32_t> begin(static_cast<size_t>(matrix.rows) + 1, 0);
+  for (int32_t row : matrix.block_row) begin[static_cast<size_t>(row) + 1]++;
+  std::partial_sum(begin.begin(), begin.end(), begin.begin());
+  return begin;
+}
+
+// The same matrix as files have it: blocks column by column, rows descending if wanted, and weights elsewhere, in
+// `weights`, with gaps.
+inline LoweredMatrix AsInFile(const LoweredMatrix& matrix, bool descending, Random* random,
+                              std::vector<float>* weights) {
+  std::vector<size_t> order(matrix.blocks());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    if (matrix.block_column[a] != matrix.block_column[b]) return matrix.block_column[a] < matrix.block_column[b];
+    return descending && matrix.block_row[a] > matrix.block_row[b];
+  });
+  LoweredMatrix other;
+  other.rows = matrix.rows;
+  other.columns = matrix.columns;
+  other.block = matrix.block;
+  other.aligned = matrix.aligned;
+  other.row_channel = matrix.row_channel;
+  for (size_t i : order) {
+    other.block_row.push_back(matrix.block_row[i]);
+    other.block_column.push_back(matrix.block_column[i]);
+    weights->resize(weights->size() + static_cast<size_t>(random->Below(3)), random->Float());
+    other.first_value.push_back(static_cast<uint32_t>(weights->size()));
+    weights->insert(weights->end(), matrix.BlockValues(i), matrix.BlockValues(i) + matrix.block);
+  }
+  other.source = weights->data();
+  return other;
 }
 
 inline int32_t ChannelOf(const LoweredMatrix& matrix, int32_t row) {
@@ -126,12 +160,11 @@ inline int32_t ChannelOf(const LoweredMatrix& matrix, int32_t row) {
 // Dense weights [output channel][column].
 inline std::vector<double> DenseOf(const LoweredMatrix& matrix) {
   std::vector<double> dense(static_cast<size_t>(matrix.rows) * matrix.columns, 0.0);
-  for (int32_t row = 0; row < matrix.rows; row++) {
-    for (uint32_t b = matrix.row_begin[row]; b < matrix.row_begin[row + 1]; b++) {
-      for (int32_t q = 0; q < matrix.block && row + q < matrix.rows; q++) {
-        dense[static_cast<size_t>(ChannelOf(matrix, row + q)) * matrix.columns + matrix.block_column[b]] +=
-            matrix.values[static_cast<size_t>(b) * matrix.block + q];
-      }
+  for (size_t b = 0; b < matrix.blocks(); b++) {
+    const int32_t row = matrix.block_row[b];
+    for (int32_t q = 0; q < matrix.block && row + q < matrix.rows; q++) {
+      dense[static_cast<size_t>(ChannelOf(matrix, row + q)) * matrix.columns + matrix.block_column[b]] +=
+          matrix.values[b * static_cast<size_t>(matrix.block) + static_cast<size_t>(q)];
     }
   }
   return dense;

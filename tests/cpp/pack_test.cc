@@ -136,6 +136,16 @@ void CheckLowered(const LoweredMatrix& matrix, const std::vector<float>* bias, i
   const std::vector<int32_t> offsets = Offsets(matrix.columns);
   const PackedMatrix packed =
       PackLowered(matrix, bias != nullptr ? bias->data() : nullptr, offsets.data(), kStride, panels, slice_bytes);
+  for (bool descending : {false, true}) {
+    Random random(8);
+    std::vector<float> weights;
+    const PackedMatrix from_file =
+        PackLowered(AsInFile(matrix, descending, &random, &weights), bias != nullptr ? bias->data() : nullptr,
+                    offsets.data(), kStride, panels, slice_bytes);
+    EXPECT_EQ(from_file.weights, packed.weights);
+    EXPECT_EQ(from_file.offsets, packed.offsets);
+    EXPECT_EQ(from_file.counts, packed.counts);
+  }
   ASSERT_EQ(1 << packed.log2_block, matrix.block);
   if (matrix.aligned) {
     ASSERT_TRUE(packed.aligned);
@@ -150,13 +160,14 @@ void CheckLowered(const LoweredMatrix& matrix, const std::vector<float>* bias, i
   EXPECT_EQ(decoded.weights, DenseOf(matrix));
   EXPECT_EQ(decoded.times_written, std::vector<int>(matrix.rows, 1));
   EXPECT_EQ(decoded.bias, bias != nullptr ? *bias : std::vector<float>(matrix.rows, 0.0f));
+  const std::vector<uint32_t> row_begin = RowBegin(matrix);
   for (int32_t row = 0; row < matrix.rows; row++) {
     std::vector<int32_t> order;  // blocks by slice and the row they start at, however the matrix is cut into panels
     for (int32_t slice = 0; slice < slices; slice++) {
       for (int32_t first = std::max(0, row - matrix.block + 1); first <= row; first++) {
-        for (int32_t column : Sorted({matrix.block_column.begin() + matrix.row_begin[first],
-                                      matrix.block_column.begin() + matrix.row_begin[first + 1]},
-                                     offsets)) {
+        for (int32_t column : Sorted(
+                 {matrix.block_column.begin() + row_begin[first], matrix.block_column.begin() + row_begin[first + 1]},
+                 offsets)) {
           if (SliceOf(column, offsets, slice_bytes) == slice) order.push_back(column);
         }
       }
@@ -258,6 +269,15 @@ TEST(PackImageRows, PairsAreCountedAndPacked) {
       EXPECT_EQ(2 * pairs + others, matrix.values.size());
       EXPECT_EQ(packed.weights.size(), matrix.values.size());
       EXPECT_EQ(packed.offsets.size(), pairs + others);
+      std::vector<float> weights;
+      const LoweredMatrix in_file = AsInFile(matrix, true, &random, &weights);
+      EXPECT_DOUBLE_EQ(kernels::ShareInPairs(in_file, offsets.data(), kRow * 4, 1),
+                       share(expected, matrix.values.size()));
+      const PackedMatrix again =
+          kernels::PackImageRows(in_file, nullptr, offsets.data(), kStride, 3, 0, {kRow * 4, true});
+      EXPECT_EQ(again.weights, packed.weights);
+      EXPECT_EQ(again.offsets, packed.offsets);
+      EXPECT_EQ(again.counts, packed.counts);
     }
   }
 }
@@ -281,13 +301,12 @@ TEST(PackLowered, WorkInOneCornerIsCutToo) {
     matrix.rows = 256;
     matrix.columns = 100;
     matrix.block = 4;
-    matrix.row_begin.push_back(0);
     for (int32_t row = 0; row < 256; row++) {
       for (int32_t c = 0; c < 100 && (at_end ? row >= 224 && row <= 252 : row < 32); c++) {
+        matrix.block_row.push_back(row);
         matrix.block_column.push_back(c);
         matrix.values.insert(matrix.values.end(), 4, static_cast<float>(row + c));
       }
-      matrix.row_begin.push_back(static_cast<uint32_t>(matrix.block_column.size()));
     }
     for (int panels : {2, 3, 5, 8}) CheckLowered(matrix, nullptr, panels);
     const PackedMatrix packed = PackLowered(matrix, nullptr, Offsets(100).data(), kStride, 4, 0);

@@ -147,6 +147,7 @@ class SpmmRowsTester {
     y.ExpectCanaries();
     residual.ExpectCanaries();
     const std::vector<float> result(out, out + size);
+    const std::vector<uint32_t> row_begin = RowBegin(matrix);
     std::vector<float> outputs;
     std::vector<bool> may_change(size, false);
     for (int32_t row = 0; row < rows_; row++) {
@@ -155,7 +156,7 @@ class SpmmRowsTester {
         const size_t at = At(channel, stride, image_row, i / width, i % width);
         ExactSum sum;
         if (bias_) sum.Add(bias[channel]);
-        for (uint32_t b = matrix.row_begin[row]; b < matrix.row_begin[row + 1]; b++) {
+        for (uint32_t b = row_begin[row]; b < row_begin[row + 1]; b++) {
           const int32_t from = origin + offset[matrix.block_column[b]] / static_cast<int32_t>(sizeof(float));
           sum.Add(static_cast<double>(matrix.values[b]) * x[from + i / width * image_row + i % width]);
         }

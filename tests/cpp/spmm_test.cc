@@ -62,13 +62,12 @@ class SpmmTester {
     LoweredMatrix matrix = RandomMatrix(rows_, columns_, block_, aligned_, density_, &random);
     if (hostile_) {
       for (float& v : matrix.values) v = random.Hostile();
-      for (int32_t row = 0; row < rows_; row++) {  // what a block holds past the last row stays 0
-        for (uint32_t b = matrix.row_begin[row]; b < matrix.row_begin[row + 1]; b++) {
-          for (int32_t q = rows_ - row; q < block_; q++) matrix.values[static_cast<size_t>(b) * block_ + q] = 0.0f;
-        }
+      for (size_t b = 0; b < matrix.blocks(); b++) {  // what a block holds past the last row stays 0
+        for (int32_t q = rows_ - matrix.block_row[b]; q < block_; q++) matrix.values[b * block_ + q] = 0.0f;
       }
     }
     if (permuted_) matrix.row_channel = random.Permutation(rows_);
+    const std::vector<uint32_t> row_begin = RowBegin(matrix);
     std::vector<float> bias(rows_);
     for (float& v : bias) v = number();
 
@@ -143,7 +142,7 @@ class SpmmTester {
         ExactSum sum;
         if (bias_) sum.Add(bias[channel]);
         for (int32_t first = std::max(0, row - block_ + 1); first <= row; first++) {
-          for (uint32_t b = matrix.row_begin[first]; b < matrix.row_begin[first + 1]; b++) {
+          for (uint32_t b = row_begin[first]; b < row_begin[first + 1]; b++) {
             sum.Add(static_cast<double>(matrix.values[static_cast<size_t>(b) * block_ + (row - first)]) *
                     x[Misalignment() + offset[matrix.block_column[b]] + p]);
           }

@@ -357,7 +357,7 @@ TEST(BlockPunched, FiltersOfABlockShareKernelBlocks) {
     ASSERT_TRUE(result.ok) << result.error;
     EXPECT_EQ(result.matrix.block, block);
     EXPECT_TRUE(result.matrix.aligned);
-    EXPECT_EQ(result.matrix.values.size(), encoded.values.size());
+    EXPECT_EQ(result.matrix.weights(), encoded.values.size());
     EXPECT_TRUE(result.matrix.row_channel.empty());
   }
 }

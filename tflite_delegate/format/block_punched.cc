@@ -1,6 +1,7 @@
 // Blocks of m rows and n channels whose kernels all keep the same positions: vertical blocks of m rows at multiples of
 // m.
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "tflite_delegate/format/gaps.h"
@@ -87,7 +88,7 @@ bool ReadBlockPunched(const StructureInput& input, KeyReader* keys, LoweredMatri
     LowerSparseRows(SortEntries(input.rows, input.columns, blocks.start_row, blocks.column, ordered.data()), {}, matrix,
                     BlockOverhead(input.op));
   } else {
-    LowerBlocks(input.rows, input.columns, blocks, input.values, matrix);
+    LowerBlocks(input.rows, input.columns, std::move(blocks), input.values, matrix);
   }
   return true;
 }

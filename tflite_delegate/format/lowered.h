@@ -1,8 +1,9 @@
-// The one form that every structure is turned into: vertical blocks of B weights in one column of W[rows, columns],
-// sorted by the row they start at. Dense weights are its 0 % case.
+// The one form that every structure is turned into: vertical blocks of B weights in one column of W[rows, columns].
+// Dense weights are its 0 % case.
 #ifndef TFLITE_DELEGATE_FORMAT_LOWERED_H_
 #define TFLITE_DELEGATE_FORMAT_LOWERED_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -17,10 +18,25 @@ struct LoweredMatrix {
   bool aligned = false;
   // Lowered row r is output channel row_channel[r]; empty means r itself. (Filter reordering.)
   std::vector<int32_t> row_channel;
-  // Blocks that start at row r are those in [row_begin[r], row_begin[r + 1]); within a row the columns ascend.
-  std::vector<uint32_t> row_begin;    // rows + 1
-  std::vector<int32_t> block_column;  // one a block
-  std::vector<float> values;          // `block` a block, top row first
+  // Where each block starts. They may have any order in which the columns of those that start at one row ascend: that
+  // of the file, so that whoever sorts them for good moves the weights once.
+  std::vector<int32_t> block_row, block_column;
+  // Block i's weights, top row first, are `block` from first_value[i] on; from i * block on if that is empty.
+  std::vector<uint32_t> first_value;
+  const float* source = nullptr;  // the file's, which outlives this; null: `values`
+  std::vector<float> values;
+
+  size_t blocks() const { return block_column.size(); }
+  size_t weights() const { return blocks() * static_cast<size_t>(block); }
+  const float* BlockValues(size_t i) const {
+    const size_t first = first_value.empty() ? i * static_cast<size_t>(block) : first_value[i];
+    return (source != nullptr ? source : values.data()) + first;
+  }
+  // Keeps the weights that `source` points to.
+  void Keep(std::vector<float> weights) {
+    if (source != nullptr) values.swap(weights);
+    source = nullptr;
+  }
 };
 
 }  // namespace block_sparse

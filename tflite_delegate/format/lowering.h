@@ -34,9 +34,8 @@ struct VerticalBlocks {
 };
 
 // Fills all of `matrix` but `row_channel`. A block has `block` floats of `values`; those past the last row must be 0.
-// Time and memory are linear in rows and values: a stable counting sort by start row.
-void LowerBlocks(int32_t rows, int32_t columns, const VerticalBlocks& blocks, const float* values,
-                 LoweredMatrix* matrix);
+// `matrix` refers to them unless blocks are padded.
+void LowerBlocks(int32_t rows, int32_t columns, VerticalBlocks blocks, const float* values, LoweredMatrix* matrix);
 
 }  // namespace block_sparse::format
 

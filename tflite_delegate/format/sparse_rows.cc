@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "tflite_delegate/format/column_sorter.h"
 #include "tflite_delegate/format/lowering.h"
 
 namespace block_sparse::format {
@@ -163,34 +164,31 @@ void Build(const SparseRows& entries, const Plan& plan, LoweredMatrix* matrix) {
     const size_t block = blocks.column.size() - 1;
     values[block * Index(plan.height) + Index(row - blocks.start_row.back())] = entries.value[entry[i]];
   }
-  LowerBlocks(entries.rows, entries.columns, blocks, values.data(), matrix);
+  LowerBlocks(entries.rows, entries.columns, std::move(blocks), values.data(), matrix);
+  matrix->Keep(std::move(values));
 }
 
 }  // namespace
 
 SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>& entry_row,
                        const std::vector<int32_t>& entry_column, const float* values) {
-  const size_t count = entry_row.size();
-  // By column, then stably by row.
-  std::vector<uint32_t> cursor(Index(columns) + 1, 0);
-  for (int32_t column : entry_column) ++cursor[Index(column) + 1];
-  for (size_t c = 0; c < Index(columns); ++c) cursor[c + 1] += cursor[c];
-  std::vector<uint32_t> by_column(count);
-  for (size_t i = 0; i < count; ++i) by_column[cursor[Index(entry_column[i])]++] = static_cast<uint32_t>(i);
-
   SparseRows sorted;
   sorted.rows = rows;
   sorted.columns = columns;
   sorted.begin.assign(Index(rows) + 1, 0);
-  sorted.column.resize(count);
-  sorted.value.resize(count);
   for (int32_t row : entry_row) ++sorted.begin[Index(row) + 1];
   for (size_t r = 0; r < Index(rows); ++r) sorted.begin[r + 1] += sorted.begin[r];
-  cursor.assign(sorted.begin.begin(), sorted.begin.end());
-  for (uint32_t i : by_column) {
-    const uint32_t at = cursor[Index(entry_row[i])]++;
-    sorted.column[at] = entry_column[i];
-    sorted.value[at] = values[i];
+  std::vector<uint32_t> cursor(sorted.begin.begin(), sorted.begin.end() - 1), by_row(entry_row.size());
+  for (size_t i = 0; i < entry_row.size(); ++i) by_row[cursor[Index(entry_row[i])]++] = static_cast<uint32_t>(i);
+  sorted.column.reserve(by_row.size());
+  sorted.value.reserve(by_row.size());
+  ColumnSorter row(columns);
+  for (size_t r = 0; r < Index(rows); ++r) {
+    for (uint32_t i = sorted.begin[r]; i < sorted.begin[r + 1]; ++i) row.Add(entry_column[by_row[i]], by_row[i]);
+    row.Drain([&](int32_t column, uint32_t entry) {
+      sorted.column.push_back(column);
+      sorted.value.push_back(values[entry]);
+    });
   }
   return sorted;
 }
@@ -231,7 +229,11 @@ void LowerSparseRows(SparseRows all_entries, const std::vector<int32_t>& stored_
     matrix->columns = all_entries.columns;
     matrix->block = 1;
     matrix->aligned = true;
-    matrix->row_begin = std::move(all_entries.begin);
+    matrix->block_row.reserve(all_entries.column.size());
+    for (int32_t r = 0; r < all_entries.rows; ++r) {
+      matrix->block_row.insert(matrix->block_row.end(), all_entries.begin[Index(r) + 1] - all_entries.begin[Index(r)],
+                               r);
+    }
     matrix->block_column = std::move(all_entries.column);
     matrix->values = std::move(all_entries.value);
     return;

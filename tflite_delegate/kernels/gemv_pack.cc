@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tflite_delegate/kernels/block_sum.h"
+#include "tflite_delegate/kernels/blocks_by_row.h"
 #include "tflite_delegate/kernels/rotate_blocks.h"
 
 namespace block_sparse {
@@ -14,25 +15,25 @@ namespace kernels {
 namespace {
 
 template <class Index>
-void StoreColumns(const std::vector<int32_t>& columns, uint32_t first, uint32_t end, void* to) {
+void StoreColumns(const LoweredMatrix& matrix, const BlocksByRow& by_row, uint32_t first, uint32_t end, void* to) {
   Index* index = static_cast<Index*>(to);
-  for (uint32_t b = first; b < end; b++) *index++ = static_cast<Index>(columns[b]);
+  for (uint32_t i = first; i < end; i++) *index++ = static_cast<Index>(matrix.block_column[by_row.block(i)]);
 }
 
 }  // namespace
 
-void SparseGemvMatrix::AddPanel(const LoweredMatrix& matrix, int32_t first, int32_t last) {
+void SparseGemvMatrix::AddPanel(const std::vector<uint32_t>& row_begin, int32_t first, int32_t last) {
   Panel panel = {};
   panel.first = panel.begin = first;
   panel.last = last;
-  panel.first_block = matrix.row_begin[first];
+  panel.first_block = row_begin[first];
   if (!aligned_ && first > 0 && first < last) {  // a real one: it begins at a multiple of the block
     // One group early: the rows above `first` are then summed in part and not stored. The blocks of row
     // first - block_ do not reach row `first`.
     panel.begin = first - block_;
-    panel.first_block = matrix.row_begin[panel.begin + 1];
+    panel.first_block = row_begin[panel.begin + 1];
   }
-  panel.end_block = matrix.row_begin[last];
+  panel.end_block = row_begin[last];
   if (!panels_.empty()) {
     const Panel& before = panels_.back();
     panel.block = before.block + (before.end_block - before.first_block);
@@ -47,18 +48,20 @@ bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int 
   aligned_ = matrix.aligned || block_ == 1;
   wide_ = matrix.columns > 65536;
 
+  const BlocksByRow by_row(matrix);
+  const std::vector<uint32_t>& row_begin = by_row.begin;
   // A row costs about as much as a block: its bias, its store and the end of its loop.
-  const auto work = [&](int32_t row) { return static_cast<double>(matrix.row_begin[row]) + row; };
+  const auto work = [&](int32_t row) { return static_cast<double>(row_begin[row]) + row; };
   int32_t first = 0;
   for (int p = 1; p <= panels && first < matrix.rows; p++) {
     int32_t last = p == panels ? matrix.rows : first;
     while (last < matrix.rows && work(last) < work(matrix.rows) * p / panels) last++;
     last = std::min((last + block_ - 1) / block_ * block_, matrix.rows);
-    if (last > first) AddPanel(matrix, first, last);
+    if (last > first) AddPanel(row_begin, first, last);
     first = last;
   }
   // Where a further panel would begin is where the streams end.
-  AddPanel(matrix, matrix.rows, matrix.rows);
+  AddPanel(row_begin, matrix.rows, matrix.rows);
   const Panel end = panels_.back();
   panels_.pop_back();
 
@@ -78,12 +81,11 @@ bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int 
   columns_ = counts_ + steps;
   memset(static_cast<char*>(columns_) + end.block * index_bytes, 0, kMaxBlockStep * index_bytes);
 
-  const auto rotate = kRotateBlocks[log2_block_];
   const int32_t step = aligned_ ? block_ : 1;
   for (const Panel& panel : panels_) {
     void* to = static_cast<char*>(columns_) + panel.block * index_bytes;
     const auto store = wide_ ? StoreColumns<uint32_t> : StoreColumns<uint16_t>;
-    store(matrix.block_column, panel.first_block, panel.end_block, to);
+    store(matrix, by_row, panel.first_block, panel.end_block, to);
 
     float* panel_bias = bias_ + panel.group * block_;
     const int32_t rows = (panel.last - panel.begin + block_ - 1) / block_ * block_;
@@ -93,15 +95,18 @@ bool SparseGemvMatrix::Pack(const LoweredMatrix& matrix, const float* bias, int 
 
     uint32_t* counts = counts_ + panel.group * (aligned_ ? 1 : block_);
     float* weights = weights_ + panel.block * block_;
-    uint32_t block = panel.first_block;
-    for (int32_t r = 0; r < rows; r += step) {
-      const uint32_t next = std::max(block, matrix.row_begin[std::min(panel.begin + r + step, panel.last)]);
-      *counts++ = next - block;
-      rotate(matrix.values.data() + static_cast<size_t>(block) * block_, nullptr, next - block,
-             aligned_ ? 0 : r % block_, weights);
-      weights += static_cast<size_t>(next - block) * block_;
-      block = next;
-    }
+    WithBlock(block_, [&](auto b) {
+      constexpr int kBlock = decltype(b)::value;
+      uint32_t block = panel.first_block;
+      for (int32_t r = 0; r < rows; r += step) {
+        const uint32_t next = std::max(block, row_begin[std::min(panel.begin + r + step, panel.last)]);
+        *counts++ = next - block;
+        const int32_t turn = aligned_ ? 0 : r % kBlock;
+        for (; block < next; block++, weights += kBlock) {
+          RotateBlock<kBlock>(matrix.BlockValues(by_row.block(block)), turn, weights);
+        }
+      }
+    });
   }
   return true;
 }

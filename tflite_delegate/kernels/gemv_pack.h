@@ -32,13 +32,13 @@ class SparseGemvMatrix {
  private:
   struct Panel {
     int32_t first, begin, last;       // rows first .. last - 1, computed from `begin` on
-    uint32_t first_block, end_block;  // of the lowered matrix
+    uint32_t first_block, end_block;  // of those by row
     size_t block, group;              // where the panel begins in the streams
   };
   struct Free {
     void operator()(void* memory) const { free(memory); }
   };
-  void AddPanel(const LoweredMatrix& matrix, int32_t first, int32_t last);
+  void AddPanel(const std::vector<uint32_t>& row_begin, int32_t first, int32_t last);
 
   int32_t block_ = 1;
   int log2_block_ = 0;

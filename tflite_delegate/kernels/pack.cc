@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "tflite_delegate/format/column_sorter.h"
+#include "tflite_delegate/kernels/blocks_by_row.h"
 #include "tflite_delegate/kernels/kernels.h"
 #include "tflite_delegate/kernels/rotate_blocks.h"
 
@@ -68,48 +70,42 @@ struct Columns {
     for (int32_t c = 0; c < columns; c++) slice[c] = static_cast<int32_t>((offset[c] - lowest) / slice_bytes);
     slices = slice[order.back()] + 1;
   }
+  // Of each column, in that order.
+  std::vector<int32_t> Places() const {
+    std::vector<int32_t> place(order.size());
+    for (size_t i = 0; i < place.size(); i++) place[order[i]] = static_cast<int32_t>(i);
+    return place;
+  }
   std::vector<int32_t> order, slice;
   bool own_order = true;
   int slices = 1;
 };
 
-// The blocks by row and, in a row, in the columns' order; empty if that is the order that they are in.
-std::vector<uint32_t> OrderBlocks(const LoweredMatrix& matrix, const Columns& columns) {
+// A block's number in the matrix, and the row that it starts at: not looked up, as in another order that would take
+// longer than all else.
+struct BlockAndRow {
+  uint32_t block;
+  int32_t row;
+};
+
+// The blocks in the columns' order; empty if that is the order that they are in.
+std::vector<BlockAndRow> OrderBlocks(const LoweredMatrix& matrix, const Columns& columns) {
   if (columns.own_order) return {};
-  std::vector<uint32_t> order(matrix.block_column.size());
-  std::vector<int32_t> place(columns.order.size());
-  for (size_t i = 0; i < place.size(); i++) place[columns.order[i]] = static_cast<int32_t>(i);
-  std::vector<uint32_t> next_of_column(place.size() + 1, 0);
-  for (int32_t column : matrix.block_column) next_of_column[place[column] + 1]++;
-  std::partial_sum(next_of_column.begin(), next_of_column.end(), next_of_column.begin());
-  struct Block {
-    uint32_t index;
-    int32_t row;
-  };
-  std::vector<Block> by_column(matrix.block_column.size());
-  for (int32_t r = 0; r < matrix.rows; r++) {
-    for (uint32_t b = matrix.row_begin[r]; b < matrix.row_begin[r + 1]; b++) {
-      by_column[next_of_column[place[matrix.block_column[b]]]++] = {b, r};
-    }
+  const std::vector<int32_t> place = columns.Places();
+  std::vector<uint32_t> next(place.size() + 1, 0);
+  for (int32_t column : matrix.block_column) next[place[column] + 1]++;
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  std::vector<BlockAndRow> order(matrix.blocks());
+  for (size_t i = 0; i < order.size(); i++) {
+    order[next[place[matrix.block_column[i]]]++] = {static_cast<uint32_t>(i), matrix.block_row[i]};
   }
-  std::vector<uint32_t> next_of_row(matrix.row_begin.begin(), matrix.row_begin.end());
-  for (const Block& block : by_column) order[next_of_row[block.row]++] = block.index;
   return order;
 }
 
-// How many of the blocks [begin, end) of a row, which are in the columns' order, come before the next slice.
-template <class ColumnOf>
-uint32_t CountInSlice(const Columns& columns, int slice, uint32_t begin, uint32_t end, const ColumnOf& column_of) {
-  if (columns.slices == 1) return end - begin;
-  uint32_t count = 0;
-  while (begin + count < end && columns.slice[column_of(begin + count)] == slice) count++;
-  return count;
-}
-
 // A row costs about as much as a block: its bias, its store and the end of its loop.
-std::vector<int32_t> CutLowered(const LoweredMatrix& matrix, int panels) {
+std::vector<int32_t> CutLowered(const LoweredMatrix& matrix, const std::vector<uint32_t>& row_begin, int panels) {
   return Cuts(matrix.rows, panels, matrix.block,
-              [&](int32_t row) { return matrix.row_begin[row] + static_cast<uint64_t>(row); });
+              [&](int32_t row) { return row_begin[row] + static_cast<uint64_t>(row); });
 }
 
 // Takes the blocks of a row of the matrix apart into pairs, of which one's pixels are below the other's, and the rest.
@@ -132,14 +128,13 @@ class Pairing {
   std::vector<Pair> pairs;
   std::vector<uint32_t> singles;
 
-  // Blocks [begin, end), each upper one before its lower one.
-  template <class ColumnOf>
-  void Take(uint32_t begin, uint32_t end, const ColumnOf& column_of) {
+  // Blocks of these columns, each upper one before its lower one.
+  void Take(const int32_t* columns, uint32_t count) {
     pairs.clear();
     singles.clear();
-    for (uint32_t i = begin; i < end; i++) block_of_[column_of(i)] = i + 1;
-    for (uint32_t i = begin; i < end; i++) {
-      const int32_t column = column_of(i), below = below_[column];
+    for (uint32_t i = 0; i < count; i++) block_of_[columns[i]] = i + 1;
+    for (uint32_t i = 0; i < count; i++) {
+      const int32_t column = columns[i], below = below_[column];
       if (block_of_[column] == 0) continue;  // already the lower one of a pair
       block_of_[column] = 0;
       if (below < 0 || block_of_[below] == 0) {
@@ -175,50 +170,81 @@ constexpr int32_t kFromPixels[kSpmmKinds] = {0, 0, -kPixel, kPixel};
 
 PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const int32_t* column_offset,
                          int32_t channel_stride, int panels, int32_t slice_bytes) {
-  const int32_t block = matrix.block;
-  const int32_t rows = matrix.rows;
+  const int32_t block = matrix.block, rows = matrix.rows;
   PackedMatrix packed;
   packed.log2_block = Log2(block);
   packed.aligned = matrix.aligned || block == 1;
-  const size_t blocks = matrix.block_column.size();
-  packed.weights.reserve(matrix.values.size());
-  packed.offsets.reserve(blocks);
   const Columns columns(column_offset, matrix.columns, slice_bytes);
-  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
-  const auto column_of = [&](uint32_t i) { return matrix.block_column[order.empty() ? i : order[i]]; };
-  const auto rotate = kRotateBlocks[packed.log2_block];
   packed.slices = columns.slices;
-  const std::vector<int32_t> cuts = CutLowered(matrix, panels);
+  // Blocks of each row of each slice.
+  const auto cell_of = [&](const BlockAndRow& at) {
+    return static_cast<size_t>(columns.slice[matrix.block_column[at.block]]) * rows + at.row;
+  };
+  const auto block_at = [&](size_t i) { return BlockAndRow{static_cast<uint32_t>(i), matrix.block_row[i]}; };
+  std::vector<uint32_t> count(static_cast<size_t>(packed.slices) * rows, 0);
+  for (size_t i = 0; i < matrix.blocks(); i++) count[cell_of(block_at(i))]++;
+  std::vector<uint32_t> row_begin(static_cast<size_t>(rows) + 1, 0);
+  for (size_t i = 0; i < count.size(); i++) row_begin[i % rows + 1] += count[i];
+  std::partial_sum(row_begin.begin(), row_begin.end(), row_begin.begin());
+
+  // Where each cell's blocks go, and those once more that reach into a panel from above it.
+  struct Again {
+    size_t cell;
+    uint32_t to;
+    int32_t turn;  // of weights that are turned already
+  };
+  std::vector<uint32_t> next(count.size());
+  std::vector<uint8_t> turn(rows, 0);
+  std::vector<Again> again;
+  uint32_t blocks = 0;
+  const std::vector<int32_t> cuts = CutLowered(matrix, row_begin, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t stored = cuts[c], last = cuts[c + 1];
     const int32_t first = packed.aligned ? stored : std::max(0, stored - (block - 1));
-    std::vector<uint32_t> next(matrix.row_begin.begin() + first, matrix.row_begin.begin() + last + 1);
     for (int slice = 0; slice < packed.slices; slice++) {
       AppendPanel(matrix.row_channel, rows, first, stored, last, block, slice == 0 ? bias : nullptr, channel_stride,
                   &packed);
       PackedMatrix::Panel& panel = packed.panels.back();
-      const int32_t step = packed.aligned ? block : 1;
-      for (int32_t r = first; r < first + panel.rows; r += step) {
-        const int32_t turn = packed.aligned ? 0 : (r - first) % block;
-        uint32_t count = 0;
-        if (r < last) {
-          const uint32_t begin = next[r - first], end = matrix.row_begin[std::min(r + step, last)];
-          count = CountInSlice(columns, slice, begin, end, column_of);
-          next[r - first] = begin + count;
-          const size_t at = packed.offsets.size();
-          packed.offsets.resize(at + count);
-          packed.weights.resize((at + count) * block);
-          for (uint32_t i = 0; i < count; i++) packed.offsets[at + i] = column_offset[column_of(begin + i)];
-          const size_t from = order.empty() ? static_cast<size_t>(begin) * block : 0;
-          rotate(matrix.values.data() + from, order.empty() ? nullptr : order.data() + begin, count, turn,
-                 packed.weights.data() + at * block);
+      panel.offsets = blocks;
+      panel.weights = static_cast<size_t>(blocks) * block;
+      for (int32_t r = first; r < first + panel.rows; r += packed.aligned ? block : 1) {
+        const size_t cell = static_cast<size_t>(slice) * rows + r;
+        packed.counts.push_back(r < last ? count[cell] : 0);
+        if (r >= last) continue;
+        const int32_t own_turn = packed.aligned ? 0 : (r - first) % block;
+        if (r >= stored) {
+          next[cell] = blocks;
+        } else {
+          again.push_back({cell, blocks, own_turn});
         }
-        packed.counts.push_back(count);
-        panel.blocks += count;
+        blocks += count[cell];
+      }
+      panel.blocks = blocks - panel.offsets;
+    }
+    for (int32_t r = stored; r < last && !packed.aligned; r++) turn[r] = static_cast<uint8_t>((r - first) % block);
+  }
+
+  packed.offsets.resize(size_t{blocks} + kSpmmAhead);
+  std::fill(packed.offsets.end() - kSpmmAhead, packed.offsets.end(), 0);
+  packed.weights.resize(static_cast<size_t>(blocks) * block);
+  const std::vector<BlockAndRow> order = OrderBlocks(matrix, columns);
+  WithBlock(block, [&](auto b) {
+    constexpr int kBlock = decltype(b)::value;
+    for (size_t i = 0; i < matrix.blocks(); i++) {
+      const BlockAndRow from = order.empty() ? block_at(i) : order[i];
+      const size_t to = next[cell_of(from)]++;
+      packed.offsets[to] = column_offset[matrix.block_column[from.block]];
+      RotateBlock<kBlock>(matrix.BlockValues(from.block), turn[from.row], &packed.weights[to * kBlock]);
+    }
+    for (const Again& one : again) {
+      const size_t from = next[one.cell] - count[one.cell];
+      const int32_t turned = one.turn - turn[one.cell % rows];
+      for (uint32_t i = 0; i < count[one.cell]; i++) {
+        packed.offsets[one.to + i] = packed.offsets[from + i];
+        RotateBlock<kBlock>(&packed.weights[(from + i) * kBlock], turned, &packed.weights[(one.to + i) * kBlock]);
       }
     }
-  }
-  packed.offsets.insert(packed.offsets.end(), kSpmmAhead, 0);
+  });
   return packed;
 }
 
@@ -226,49 +252,68 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
                            int32_t channel_stride, int panels, int32_t slice_bytes, const ImageRows& image) {
   PackedMatrix packed;
   packed.aligned = true;
-  packed.weights.reserve(matrix.values.size());
-  packed.offsets.reserve(matrix.values.size());
+  packed.weights.reserve(matrix.blocks());
+  packed.offsets.reserve(matrix.blocks());
   const Columns columns(column_offset, matrix.columns, slice_bytes);
-  const std::vector<uint32_t> order = OrderBlocks(matrix, columns);
+  const BlocksByRow by_row(matrix);
+  // Each row's blocks in the columns' order, copied: slices go by one after the other.
+  const std::vector<int32_t> place = columns.Places();
+  std::vector<int32_t> column;
+  std::vector<float> value;
+  column.reserve(matrix.blocks());
+  value.reserve(matrix.blocks());
+  format::ColumnSorter sorter(matrix.columns);
+  for (int32_t r = 0; r < matrix.rows; r++) {
+    for (uint32_t i = by_row.begin[r]; i < by_row.begin[r + 1]; i++) {
+      sorter.Add(place[matrix.block_column[by_row.block(i)]], by_row.block(i));
+    }
+    sorter.Drain([&](int32_t, uint32_t block) {
+      column.push_back(matrix.block_column[block]);
+      value.push_back(*matrix.BlockValues(block));
+    });
+  }
   packed.slices = columns.slices;
   Pairing pairing(columns, column_offset, image.bytes);
-  const auto block_at = [&](uint32_t i) { return order.empty() ? i : order[i]; };
-  const auto column_of = [&](uint32_t i) { return matrix.block_column[block_at(i)]; };
-  const std::vector<int32_t> cuts = CutLowered(matrix, panels);
+  const std::vector<int32_t> cuts = CutLowered(matrix, by_row.begin, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t first = cuts[c], last = cuts[c + 1];
-    std::vector<uint32_t> next(matrix.row_begin.begin() + first, matrix.row_begin.begin() + last);
+    std::vector<uint32_t> next(by_row.begin.begin() + first, by_row.begin.begin() + last);
     for (int slice = 0; slice < packed.slices; slice++) {
       AppendPanel(matrix.row_channel, matrix.rows, first, first, last, 1, slice == 0 ? bias : nullptr, channel_stride,
                   &packed);
       PackedMatrix::Panel& panel = packed.panels.back();
       for (int32_t r = first; r < last; r++) {
         const uint32_t begin = next[r - first];
-        const uint32_t count = CountInSlice(columns, slice, begin, matrix.row_begin[r + 1], column_of);
-        next[r - first] += count;
+        uint32_t& end = next[r - first];
+        while (end < by_row.begin[r + 1] && columns.slice[column[end]] == slice) end++;
+        const uint32_t count = end - begin;
         panel.blocks += count;
-        pairing.Take(begin, begin + count, column_of);
+        const int32_t* const columns_here = column.data() + begin;
+        const float* const values_here = value.data() + begin;
+        pairing.Take(columns_here, count);
         // Pairs, and then the singles kind by kind.
         std::array<uint32_t, kSpmmKinds> counts = {};
         counts[kSpmmPairs] = static_cast<uint32_t>(pairing.pairs.size());
-        for (uint32_t single : pairing.singles) counts[KindOf(column_offset[column_of(single)], image.shifted)]++;
+        for (uint32_t single : pairing.singles) counts[KindOf(column_offset[columns_here[single]], image.shifted)]++;
         packed.counts.insert(packed.counts.end(), counts.begin(), counts.end());
         size_t offset = packed.offsets.size(), weight = packed.weights.size();
         packed.offsets.resize(offset + count - counts[kSpmmPairs]);
         packed.weights.resize(weight + count);
         for (const Pairing::Pair& pair : pairing.pairs) {
-          packed.offsets[offset++] = column_offset[column_of(pair.upper)];
-          packed.weights[weight++] = matrix.values[block_at(pair.upper)];
-          packed.weights[weight++] = matrix.values[block_at(pair.lower)];
+          packed.offsets[offset++] = column_offset[columns_here[pair.upper]];
+          packed.weights[weight++] = values_here[pair.upper];
+          packed.weights[weight++] = values_here[pair.lower];
         }
-        std::array<size_t, kSpmmKinds> place = {};  // of the next single of each kind, from the first of all on
-        for (int kind = kSpmmPairs + 2; kind < kSpmmKinds; kind++) place[kind] = place[kind - 1] + counts[kind - 1];
+        std::array<size_t, kSpmmKinds> single_at = {};  // the next one of each kind, from the first of all on
+        for (int kind = kSpmmPairs + 2; kind < kSpmmKinds; kind++) {
+          single_at[kind] = single_at[kind - 1] + counts[kind - 1];
+        }
         for (uint32_t single : pairing.singles) {
-          const int32_t pixels = column_offset[column_of(single)];
+          const int32_t pixels = column_offset[columns_here[single]];
           const SpmmKind kind = KindOf(pixels, image.shifted);
-          const size_t at = place[kind]++;
+          const size_t at = single_at[kind]++;
           packed.offsets[offset + at] = pixels + kFromPixels[kind];
-          packed.weights[weight + at] = matrix.values[block_at(single)];
+          packed.weights[weight + at] = values_here[single];
         }
       }
     }
@@ -280,10 +325,16 @@ double ShareInPairs(const LoweredMatrix& matrix, const int32_t* column_offset, i
                     int32_t row_step) {
   const Columns columns(column_offset, matrix.columns, 0);
   Pairing pairing(columns, column_offset, image_row_bytes);
+  const BlocksByRow by_row(matrix);
+  std::vector<int32_t> row_columns;
   uint64_t blocks = 0, pairs = 0;
   for (int32_t r = 0; r < matrix.rows; r += row_step) {
-    pairing.Take(matrix.row_begin[r], matrix.row_begin[r + 1], [&](uint32_t i) { return matrix.block_column[i]; });
-    blocks += matrix.row_begin[r + 1] - matrix.row_begin[r];
+    row_columns.clear();
+    for (uint32_t i = by_row.begin[r]; i < by_row.begin[r + 1]; i++) {
+      row_columns.push_back(matrix.block_column[by_row.block(i)]);
+    }
+    pairing.Take(row_columns.data(), static_cast<uint32_t>(row_columns.size()));
+    blocks += row_columns.size();
     pairs += pairing.pairs.size();
   }
   return blocks == 0 ? 0.0 : 2.0 * static_cast<double>(pairs) / static_cast<double>(blocks);
@@ -313,6 +364,7 @@ PackedMatrix PackDense(const float* weights, int32_t rows, int32_t columns, int 
         const size_t at = packed.weights.size();
         packed.weights.resize(at + static_cast<size_t>(count) * block);
         for (auto column = begin; column != end; column++) packed.offsets.push_back(column_offset[*column]);
+        if (r + block > rows) std::fill(packed.weights.begin() + at, packed.weights.end(), 0.0f);
         for (int32_t q = 0; q < block && r + q < rows; q++) {
           const float* row = weights + static_cast<size_t>(r + q) * columns;
           float* to = &packed.weights[at + q];

@@ -9,6 +9,7 @@
 #include "tflite_delegate/format/lowered.h"
 #include "tflite_delegate/kernels/spmm.h"
 #include "tflite_delegate/kernels/spmm_rows.h"
+#include "tflite_delegate/kernels/uninitialized.h"
 
 namespace block_sparse {
 namespace kernels {
@@ -27,9 +28,9 @@ struct PackedMatrix {
   bool aligned = false;
   int slices = 1;
   std::vector<Panel> panels;  // the slices of the first, those of the second, ...
-  std::vector<float> weights;
-  std::vector<int32_t> offsets;  // for SpmmArgs kSpmmAhead more at the end that are of no block
-  std::vector<uint32_t> counts;  // one a step; from PackImageRows kSpmmKinds a row
+  UninitializedVector<float> weights;
+  UninitializedVector<int32_t> offsets;  // for SpmmArgs kSpmmAhead more at the end that are of no block
+  std::vector<uint32_t> counts;          // one a step; from PackImageRows kSpmmKinds a row
   std::vector<float> bias;
   std::vector<int32_t> row_out;
 

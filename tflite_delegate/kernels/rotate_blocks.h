@@ -1,34 +1,36 @@
-// Blocks' weights in the order in which a kernel for unaligned blocks reads them.
+// A block's weights in the order in which a kernel for unaligned blocks reads them.
 #ifndef TFLITE_DELEGATE_KERNELS_ROTATE_BLOCKS_H_
 #define TFLITE_DELEGATE_KERNELS_ROTATE_BLOCKS_H_
 
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include "tflite_delegate/kernels/unroll.h"
 
 namespace block_sparse {
 namespace kernels {
 
-// Weight q of each block goes to place (q + turn) mod kBlock. Block b is the order[b]-th of `from`, or without an order
-// the b-th.
-template <int kBlock>
-void RotateBlocks(const float* from, const uint32_t* order, uint32_t blocks, int32_t turn, float* to) {
-  if (blocks == 0) return;  // an empty matrix has no values to point to
-  if (order == nullptr && turn == 0) {
-    memcpy(to, from, static_cast<size_t>(blocks) * kBlock * sizeof(float));
-    return;
-  }
-  for (uint32_t b = 0; b < blocks; b++, to += kBlock) {
-    const float* w = from + static_cast<size_t>(order == nullptr ? b : order[b]) * kBlock;
-    // Neither a loop nor a call of memcpy: for so few they would take longer than all else.
-    Unroll<kBlock>([&](auto q) BLOCK_SPARSE_LAMBDA { to[(q + turn) & (kBlock - 1)] = w[q]; });
+// Calls `work` with the block's height as a constant: 1, 2, 4 or 8.
+template <class Work>
+void WithBlock(int32_t block, const Work& work) {
+  switch (block) {
+    case 1:
+      return work(std::integral_constant<int, 1>());
+    case 2:
+      return work(std::integral_constant<int, 2>());
+    case 4:
+      return work(std::integral_constant<int, 4>());
+    default:
+      return work(std::integral_constant<int, 8>());
   }
 }
 
-// By the logarithm of the block.
-inline constexpr void (*kRotateBlocks[])(const float*, const uint32_t*, uint32_t, int32_t, float*) = {
-    RotateBlocks<1>, RotateBlocks<2>, RotateBlocks<4>, RotateBlocks<8>};
+// Weight q goes to place (q + turn) mod kBlock. Neither a loop nor a call of memcpy: for so few they would take longer
+// than all else.
+template <int kBlock>
+BLOCK_SPARSE_INLINE void RotateBlock(const float* from, int32_t turn, float* to) {
+  Unroll<kBlock>([&](auto q) BLOCK_SPARSE_LAMBDA { to[(q + turn) & (kBlock - 1)] = from[q]; });
+}
 
 }  // namespace kernels
 }  // namespace block_sparse

@@ -102,7 +102,7 @@ void Conv::WeighWholeLines(graph::Planner* planner) const {
     return (pixels + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
   };
   const int64_t width = out.width(), tight = width + std::max(border_.left, border_.right);
-  const double blocks = static_cast<double>(weights_.sparse.values.size());
+  const double blocks = static_cast<double>(weights_.sparse.weights());
   const double weights = weights_.dense != nullptr ? static_cast<double>(weights_.rows) * weights_.columns : blocks;
   const bool gains = LikesImageRows() && in_lines(width) * 4 <= width * 5;
   const double pixels = gains ? width / 4.0 : static_cast<double>(tight - in_lines(tight));
@@ -141,7 +141,7 @@ std::string Conv::TilingKey(const graph::Graph& graph) const {
     // Zeros by tenths: another training of the same network is the same kind.
     const int64_t all = static_cast<int64_t>(weights_.rows) * weights_.columns;
     add('b', {weights_.sparse.block, weights_.sparse.aligned});
-    add('d', {(10 * static_cast<int64_t>(weights_.sparse.values.size()) + all / 2) / all});
+    add('d', {(10 * static_cast<int64_t>(weights_.sparse.weights()) + all / 2) / all});
   }
   return kind;
 }
@@ -316,8 +316,8 @@ bool Conv::ImageRowsPay(const int32_t* column_offset) const {
   const double anywhere = 1.0 + static_cast<double>(lanes_) / kernels::kMaxLanes;
   // Of a layer with more blocks, some rows stand for all.
   constexpr size_t kSampledBlocks = 1 << 15;
-  const int32_t row_step = static_cast<int32_t>(weights_.sparse.values.size() / kSampledBlocks) + 1;
-  const double blocks = static_cast<double>(weights_.sparse.values.size());
+  const int32_t row_step = static_cast<int32_t>(weights_.sparse.weights() / kSampledBlocks) + 1;
+  const double blocks = static_cast<double>(weights_.sparse.weights());
   const double paired = blocks * kernels::ShareInPairs(weights_.sparse, column_offset,
                                                        image_row * static_cast<int32_t>(sizeof(float)), row_step);
   const double tall = std::min(output_.height(), rows_->max_rows[TileVectors()]);
@@ -336,7 +336,7 @@ int32_t Conv::SliceBytes(int32_t plane, int64_t tile_bytes, int32_t weights) con
   const int64_t planes = Planes();
   const int64_t planes_in_cache = std::max<int64_t>(1, cache * planes / tile_bytes);
   const int64_t values = weights_.dense != nullptr ? static_cast<int64_t>(weights_.rows) * weights_.columns
-                                                   : static_cast<int64_t>(weights_.sparse.values.size());
+                                                   : static_cast<int64_t>(weights_.sparse.weights());
   const int64_t slices = std::min((planes + planes_in_cache - 1) / planes_in_cache, values / weights_.rows / weights);
   if (slices < 2) return 0;
   return static_cast<int32_t>((planes + slices - 1) / slices * plane * static_cast<int64_t>(sizeof(float)));
@@ -356,7 +356,7 @@ bool Conv::InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, in
 
 size_t Conv::WeightBytes() const {
   const size_t values = weights_.dense != nullptr ? static_cast<size_t>(weights_.rows) * weights_.columns
-                                                  : weights_.sparse.values.size() + weights_.sparse.block_column.size();
+                                                  : weights_.sparse.weights() + weights_.sparse.blocks();
   return values * sizeof(float);
 }
 

@@ -101,7 +101,7 @@ class Sparse : public FullyConnected {
       bias.assign(weights_.bias, weights_.bias + weights_.rows);
       for (size_t r = 0; r < row_channel_.size(); r++) bias[r] = weights_.bias[row_channel_[r]];
     }
-    const int64_t work = static_cast<int64_t>(weights_.sparse.values.size()) * batch_;
+    const int64_t work = static_cast<int64_t>(weights_.sparse.weights()) * batch_;
     const bool packed = packed_.Pack(weights_.sparse, bias.empty() ? nullptr : bias.data(), Tasks(work, num_threads));
     weights_.sparse = LoweredMatrix();
     return packed;

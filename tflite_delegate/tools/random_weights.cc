@@ -209,7 +209,8 @@ LoweredMatrix RandomWeights(const StructureChoice& choice, const WeightShape& sh
     if (choice.name == structure.name) structure.place(choice, shape, zeros, random, &kept);
   }
   if (kept.entry_row.empty() && kept.blocks.block > 1) {
-    format::LowerBlocks(shape.rows, shape.columns(), kept.blocks, kept.values.data(), &matrix);
+    format::LowerBlocks(shape.rows, shape.columns(), std::move(kept.blocks), kept.values.data(), &matrix);
+    matrix.Keep(std::move(kept.values));
     return matrix;
   }
   // As the reader does it: rows of their own may share columns with others.
