@@ -334,6 +334,8 @@ TEST(PackDense, IsTheMatrixInAlignedBlocks) {
           ASSERT_LE(packed.panels.size(), static_cast<size_t>(panels) * packed.slices);
           const Decoded decoded = Decode(packed, rows, columns, offsets);
           EXPECT_EQ(decoded.weights, std::vector<double>(weights.begin(), weights.end()));
+          const auto padding = static_cast<std::ptrdiff_t>(packed.weights.size() - weights.size());
+          EXPECT_GE(std::count(packed.weights.begin(), packed.weights.end(), 0.0f), padding);
           EXPECT_EQ(decoded.times_written, std::vector<int>(rows, 1));
           EXPECT_EQ(decoded.bias, with_bias ? bias : std::vector<float>(rows, 0.0f));
           std::vector<int32_t> in_order(columns);
