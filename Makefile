@@ -65,7 +65,8 @@ test-python: ## Python tests here, and the delegate in an AArch64 Python under q
 
 test-android: ## the library as Android needs it, built with the NDK in ANDROID_NDK_HOME or, without, a stand-in
 	@tools/setup.sh python build aarch64 android apk
-	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) //tflite_delegate/java:aar $(LATENCY_TABLE)
+	ANDROID_NDK_HOME=$(ANDROID_NDK) $(BAZEL) build --config=android_arm64 $(DELEGATE) $(DELEGATE:.so=_to_emulate.so) \
+	  //tflite_delegate/java:aar $(LATENCY_TABLE)
 	$(BAZEL) build //tflite_delegate/java:all //tests/android:tflite_java $(LATENCY_TABLE)
 	$(PYTHON) -m pytest tests/android --ignore tests/android/test_screen.py
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -63,6 +64,25 @@ def test_it_is_for_arm64_and_small_enough(library):
     assert library.stat().st_size <= LARGEST_FILE
 
 
+def test_relocations_are_packed(library):
+    # DT_ANDROID_RELA, which Android reads from version 6 on, instead of DT_RELA.
+    dynamic = readelf("--dynamic", str(library))
+    assert "60000011" in dynamic and not re.search(r"\(RELA\)", dynamic)
+
+
+def test_packing_keeps_all_relocations():
+    ndk = Path(os.environ.get("ANDROID_NDK_HOME") or ROOT / "build" / "android-ndk")
+    (reader,) = ndk.glob("toolchains/llvm/prebuilt/*/bin/llvm-readelf")
+
+    def kinds(name: str) -> Counter[str]:
+        command = [str(reader), "--relocations", str(built(name))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return Counter(re.findall(r"R_AARCH64_\w+", done.stdout))
+
+    packed, plain = kinds("libblock_sparse_delegate.so"), kinds("libblock_sparse_delegate_to_emulate.so")
+    assert packed == plain and packed["R_AARCH64_RELATIVE"] > 100
+
+
 def test_it_needs_only_the_systems_libraries(library):
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", readelf("--dynamic", str(library)))
     assert "libc.so" in needed and set(needed) <= set(SYSTEM_LIBRARIES)
@@ -117,7 +137,7 @@ def test_it_runs_a_model_as_the_reference_kernels_do(tmp_path):
     make_system_libraries(tmp_path / "lib", "aarch64-linux-gnu-gcc")
     command = [str(ROOT / "tools" / "aarch64_python.sh"), str(ROOT / "tests" / "aarch64" / "run_models.py")]
     done = subprocess.run(
-        [*command, str(tmp_path), str(built("libblock_sparse_delegate.so"))],
+        [*command, str(tmp_path), str(built("libblock_sparse_delegate_to_emulate.so"))],
         capture_output=True,
         text=True,
         timeout=300,
