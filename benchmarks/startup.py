@@ -2,13 +2,14 @@
 
 Each figure is of a process of its own, both sides in turns. Time is that of creating the interpreter and allocating its
 tensors; memory is the growth of the resident set from before that until after one inference. Prints a table and writes
-JSON lines to build/bench/startup.jsonl.
+JSON lines to build/bench/startup.jsonl; ``--table`` puts them into docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -20,10 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.latency import BENCH, CASES, Case, make_models
+from benchmarks.latency import BENCH, CASES, Case, cpu_name, make_models
+from benchmarks.page import replace_machine
 from benchmarks.results import write_rows
 
-DEFAULT = ("mobilenet_v1-unaligned_block-80", "mobilenet_v2-unaligned_block-80", "resnet50-unaligned_block-80")
 ROUNDS = 7
 
 
@@ -60,16 +61,42 @@ def measure(case: Case) -> dict[str, Any]:
     return row
 
 
+def shown(row: dict[str, Any]) -> list[str]:
+    """The cells of a row. Neither is to be more than with XNNPACK."""
+
+    def pair(key: str, unit: str) -> tuple[str, str]:
+        dense, sparse = row[f"dense_{key}"], row[f"sparse_{key}"]
+        return f"{dense:.1f} {unit}", f"{sparse:.1f} {unit}, {'met' if sparse <= dense else 'missed'}"
+
+    return [f"{row['model']} {row['structure']}", f"{row['sparsity']:.1%}", *pair("ms", "ms"), *pair("mb", "MB")]
+
+
+COLUMNS = ("network", "zeros", "ready, dense", "sparse", "peak memory, dense", "sparse")
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Put the results of the last run into a page, in place of this machine's last ones."""
+    rows = [json.loads(line) for line in (results / "startup.jsonl").read_text().splitlines()]
+    cpu = cpu_name()
+    lines = [f"On {cpu}, {os.cpu_count()} cores, one thread.", "", COLUMNS, ("---",) * len(COLUMNS), *map(shown, rows)]
+    content = "\n".join(line if isinstance(line, str) else f"| {' | '.join(line)} |" for line in lines)
+    replace_machine(page, "startup", "python -m benchmarks.startup --table", cpu, content)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
+    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child[0], arguments.child[1] == "1")
         return 0
-    cases = [case for case in CASES if (arguments.only in case.stem if arguments.only else case.stem in DEFAULT)]
+    if arguments.table:
+        write_page(arguments.output, Path("docs/performance.md"))
+        return 0
+    cases = [case for case in CASES if arguments.only in case.stem]
     if not cases:
         parser.error(f"no case contains {arguments.only!r}; there are {', '.join(case.stem for case in CASES)}")
     console = Console()
@@ -77,11 +104,12 @@ def main() -> int:
     for index, case in enumerate(cases):
         with console.status(f"{index + 1} of {len(cases)}: {case.stem}"):
             rows.append(measure(case))
-    table = Table("model", "zeros", "ready, dense", "sparse", "peak memory, dense", "sparse")
+    table = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=name == COLUMNS[0])
     for row in rows:
-        times = f"{row['dense_ms']:.1f} ms", f"{row['sparse_ms']:.1f} ms"
-        memory = f"{row['dense_mb']:.1f} MB", f"{row['sparse_mb']:.1f} MB"
-        table.add_row(row["model"], f"{row['sparsity']:.0%}", *times, *memory)
+        network, *cells = shown(row)
+        table.add_row(network.replace(" ", "\n"), *cells)
     console.print(table)
     write_rows(arguments.output / "startup.jsonl", rows)
     return 0
