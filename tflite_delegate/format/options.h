@@ -32,7 +32,8 @@ enum class BlockSparseOp { kConv2D, kFullyConnected };
 // than its rows and columns; lowering takes most of the time.
 enum class ReadTo { kCheck, kLower };
 
-// Reads and checks `options` (a FlexBuffer map, see docs/format.md) against the values tensor, and lowers the matrix.
+// Reads and checks `options` (a FlexBuffer map, see docs/format.md) against the values tensor, and lowers the matrix,
+// which may refer to `values`.
 // On failure returns false and `*error` says which key is wrong and how; `*parsed` and `*matrix` are then unspecified.
 bool ReadBlockSparse(BlockSparseOp op, ReadTo to, const uint8_t* options, size_t options_size, const float* values,
                      size_t value_count, BlockSparseOptions* parsed, LoweredMatrix* matrix, std::string* error);

@@ -102,6 +102,30 @@ std::vector<BlockAndRow> OrderBlocks(const LoweredMatrix& matrix, const Columns&
   return order;
 }
 
+// Blocks of one row, each row's in the columns' order; copied, as slices go by a few of each row at a time.
+struct SingleWeights {
+  SingleWeights(const LoweredMatrix& matrix, const Columns& columns) {
+    BlocksByRow by_row(matrix);
+    const std::vector<int32_t> place = columns.Places();
+    column.reserve(matrix.blocks());
+    value.reserve(matrix.blocks());
+    format::ColumnSorter row(matrix.columns);
+    for (int32_t r = 0; r < matrix.rows; r++) {
+      for (uint32_t i = by_row.begin[r]; i < by_row.begin[r + 1]; i++) {
+        row.Add(place[matrix.block_column[by_row.block(i)]], by_row.block(i));
+      }
+      row.Drain([&](int32_t, uint32_t block) {
+        column.push_back(matrix.block_column[block]);
+        value.push_back(*matrix.BlockValues(block));
+      });
+    }
+    begin.swap(by_row.begin);
+  }
+  std::vector<uint32_t> begin;  // of each row, and the end
+  std::vector<int32_t> column;
+  std::vector<float> value;
+};
+
 // A row costs about as much as a block: its bias, its store and the end of its loop.
 std::vector<int32_t> CutLowered(const LoweredMatrix& matrix, const std::vector<uint32_t>& row_begin, int panels) {
   return Cuts(matrix.rows, panels, matrix.block,
@@ -255,29 +279,13 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
   packed.weights.reserve(matrix.blocks());
   packed.offsets.reserve(matrix.blocks());
   const Columns columns(column_offset, matrix.columns, slice_bytes);
-  const BlocksByRow by_row(matrix);
-  // Each row's blocks in the columns' order, copied: slices go by one after the other.
-  const std::vector<int32_t> place = columns.Places();
-  std::vector<int32_t> column;
-  std::vector<float> value;
-  column.reserve(matrix.blocks());
-  value.reserve(matrix.blocks());
-  format::ColumnSorter sorter(matrix.columns);
-  for (int32_t r = 0; r < matrix.rows; r++) {
-    for (uint32_t i = by_row.begin[r]; i < by_row.begin[r + 1]; i++) {
-      sorter.Add(place[matrix.block_column[by_row.block(i)]], by_row.block(i));
-    }
-    sorter.Drain([&](int32_t, uint32_t block) {
-      column.push_back(matrix.block_column[block]);
-      value.push_back(*matrix.BlockValues(block));
-    });
-  }
+  const SingleWeights weights(matrix, columns);
   packed.slices = columns.slices;
   Pairing pairing(columns, column_offset, image.bytes);
-  const std::vector<int32_t> cuts = CutLowered(matrix, by_row.begin, panels);
+  const std::vector<int32_t> cuts = CutLowered(matrix, weights.begin, panels);
   for (size_t c = 0; c + 1 < cuts.size(); c++) {
     const int32_t first = cuts[c], last = cuts[c + 1];
-    std::vector<uint32_t> next(by_row.begin.begin() + first, by_row.begin.begin() + last);
+    std::vector<uint32_t> next(weights.begin.begin() + first, weights.begin.begin() + last);
     for (int slice = 0; slice < packed.slices; slice++) {
       AppendPanel(matrix.row_channel, matrix.rows, first, first, last, 1, slice == 0 ? bias : nullptr, channel_stride,
                   &packed);
@@ -285,11 +293,11 @@ PackedMatrix PackImageRows(const LoweredMatrix& matrix, const float* bias, const
       for (int32_t r = first; r < last; r++) {
         const uint32_t begin = next[r - first];
         uint32_t& end = next[r - first];
-        while (end < by_row.begin[r + 1] && columns.slice[column[end]] == slice) end++;
+        while (end < weights.begin[r + 1] && columns.slice[weights.column[end]] == slice) end++;
         const uint32_t count = end - begin;
         panel.blocks += count;
-        const int32_t* const columns_here = column.data() + begin;
-        const float* const values_here = value.data() + begin;
+        const int32_t* const columns_here = weights.column.data() + begin;
+        const float* const values_here = weights.value.data() + begin;
         pairing.Take(columns_here, count);
         // Pairs, and then the singles kind by kind.
         std::array<uint32_t, kSpmmKinds> counts = {};
