@@ -19,7 +19,7 @@ struct SparseRows {
   std::vector<float> value;
 };
 
-// Sorts `count` entries given in any order, no two at the same place.
+// Sorts entries given in any order, no two at the same place.
 SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>& entry_row,
                        const std::vector<int32_t>& entry_column, const float* values);
 

@@ -238,6 +238,7 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
         const int32_t own_turn = packed.aligned ? 0 : (r - first) % block;
         if (r >= stored) {
           next[cell] = blocks;
+          turn[r] = static_cast<uint8_t>(own_turn);
         } else {
           again.push_back({cell, blocks, own_turn});
         }
@@ -245,7 +246,6 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
       }
       panel.blocks = blocks - panel.offsets;
     }
-    for (int32_t r = stored; r < last && !packed.aligned; r++) turn[r] = static_cast<uint8_t>((r - first) % block);
   }
 
   packed.offsets.resize(size_t{blocks} + kSpmmAhead);
