@@ -541,6 +541,26 @@ TEST(Conv, ThreadsDoNotChangeABit) {
   }
 }
 
+// Images with lines enough for a share a thread, or weights so few that they are shared by pixels as well; with one
+// pixel more than whole vectors, and with fewer vectors than shares.
+TEST(Conv, SharedPixels) {
+  int seed = 0;
+  for (int32_t block : {0, 1, 4}) {
+    for (int32_t kernel : {1, 3}) {
+      for (int32_t size : {7, 13, 14, 33}) {
+        if (kSlow && size == 33 && kernel == 3) continue;
+        ConvTester tester;
+        tester.image(1 + seed % 2, size, size).channels(40, 6).kernel(kernel, kernel).same(true).block(block);
+        tester.residual(ConvTester::Residual::kOther).seed(seed++);
+        tester.Test({1, 2, 3, 8});
+        tester.channels(3, kSlow ? 40 : 130).planar(false).Test({1, 2, 3, 8});
+        tester.image(1, 2 * size, 2 * size + 1).stride(2, 2).Test({1, 2, 5});
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST(Conv, Tilings) {
   const int tilings = ops::Conv(0, 1, ConvOptions(), Border(), ops::Weights(), 0.0f, 0.0f).Tilings();
   EXPECT_GT(tilings, 1);

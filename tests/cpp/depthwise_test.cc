@@ -333,7 +333,7 @@ void TestNode(const KernelTable& table, const Shape& s, TfLitePadding padding, T
     return node.output();
   };
   const std::vector<float> got = run(1);
-  ASSERT_TRUE(SameBits(got, run(3)));
+  for (int threads : {2, 3, 7}) ASSERT_TRUE(SameBits(got, run(threads))) << threads << " threads";
   float low = -kInfinity, high = kInfinity;
   if (activation == kTfLiteActRelu || activation == kTfLiteActRelu6) low = 0.0f;
   if (activation == kTfLiteActRelu6) high = 6.0f;
@@ -385,6 +385,21 @@ TEST_P(DepthwiseOpTest, Shapes) {
       i++;
     }
   }
+}
+
+// Images so large that threads share their rows, of which the last strip has any number.
+TEST_P(DepthwiseOpTest, SharedRows) {
+  for (int kernel : {3, 5}) {
+    for (int stride : {1, 2}) {
+      for (int height = 14; height < 32; height += kSlow ? 5 : 1) {
+        const Shape shape = {1, height * stride, 130 * stride, kSlow ? 1 : 2, 1, kernel, kernel, stride, 1};
+        TestNode(table(), shape, kTfLitePaddingSame, kTfLiteActRelu6, true, true);
+        if (HasFailure()) return;
+      }
+    }
+  }
+  TestNode(table(), {2, 33, 61, 3, 2, 3, 3, 1, 1}, kTfLitePaddingValid, kTfLiteActNone, true, true);
+  TestNode(table(), {1, 33, 61, 2, 1, 3, 3, 1, 2}, kTfLitePaddingSame, kTfLiteActNone, true, true);
 }
 
 TEST(DepthwiseClaim, SaysWhyNot) {

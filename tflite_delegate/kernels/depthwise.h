@@ -32,6 +32,10 @@ struct DepthwiseKernels {
   // kDepthwiseMaxReach on any side, and so is (kernel - 1) * dilation. They read whole vectors: up to
   // kDepthwiseMaxReach floats before the first plane and 4 * kMaxLanes past the last run.
   DepthwiseKernel stride1[2], stride2[2];
+  // Output rows that those, without dilation, take at a time. The order that a row's sum is in depends on its place
+  // among them: a run that ends at a multiple of these from its image's top, and not just before the last row, and one
+  // that begins there, give the same bits as one run of both.
+  int32_t rows;
   // Anything; touches the images' pixels only.
   DepthwiseKernel any;
 };

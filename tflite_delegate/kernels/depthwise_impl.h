@@ -28,8 +28,12 @@ template <class Simd, int kKernel, int kStride, bool kDilated>
 class Depthwise {
   using Vec = typename Simd::Vec;
   using Mask = typename Simd::Mask;
+
+ public:
   // Without vectors there is nothing to gain.
   static constexpr int kRows = Simd::kLanes == 1 ? 1 : Simd::kRegisters >= 32 && !kDilated ? kDepthwiseRows : 4;
+
+ private:
   // Where just one more is left, it comes along.
   static constexpr int kMostRows = kRows == kDepthwiseRows && kKernel == 3 && kStride == 1 ? kRows + 1 : kRows;
 
@@ -312,6 +316,7 @@ template <class Simd>
 constexpr DepthwiseKernels MakeDepthwiseKernels() {
   return {{DepthwiseStride1<Simd, 3>, DepthwiseStride1<Simd, 5>},
           {Depthwise<Simd, 3, 2, false>::Run, Depthwise<Simd, 5, 2, false>::Run},
+          Depthwise<Simd, 3, 1, false>::kRows,
           DepthwiseAny<Simd>::Run};
 }
 

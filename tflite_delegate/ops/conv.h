@@ -77,7 +77,8 @@ class Conv : public graph::Op {
   };
 
   Phase PhaseAt(int32_t y, int32_t x) const;
-  Tiles TilesOfRun(int32_t pixels) const;
+  bool SharesPixels(int num_threads) const;
+  Tiles TilesOfRun(int32_t pixels, int shares) const;
   int32_t ScratchStart(int32_t first) const;
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
@@ -112,6 +113,7 @@ class Conv : public graph::Op {
   const kernels::SpmmKernel* kernels_[kernels::kSpmmPixels] = {};
   const kernels::SpmmRowsKernels* rows_ = nullptr;
   kernels::StridedKernels strided_ = {};
+  bool by_pixels_ = false;  // threads share the pixels, not the panels
   int lanes_ = 0;
   int32_t widest_ = 0, widest_and_one_ = 0;     // tile, in vectors
   int32_t row_vectors_ = 0, tiles_across_ = 0;  // of a row of the image

@@ -57,10 +57,12 @@ kernels::DepthwiseKernel DepthwiseConv::Choose(const kernels::DepthwiseKernels& 
   return kernels.any;
 }
 
-bool DepthwiseConv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int) {
+bool DepthwiseConv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) {
   input_ = Image(graph.value(inputs[0]));
   output_ = Image(graph.value(output));
   kernel_ = Choose(kernels.depthwise);
+  const bool in_strips = kernel_ != kernels.depthwise.any && options_.dilation_height * options_.dilation_width == 1;
+  strip_rows_ = in_strips && SharesRows(output_.Run(), num_threads) ? kernels.depthwise.rows : 0;
   const int32_t taps = options_.kernel_height * options_.kernel_width;
   packed_.clear();
   packed_.reserve(static_cast<size_t>(output_.channels) * (taps + 1));
@@ -107,7 +109,8 @@ void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int
   args.high = high_;
   const int64_t work =
       static_cast<int64_t>(end - begin) * output_.width * options_.kernel_height * options_.kernel_width;
-  ForEachPlane(context.pool, output_.batch, output_.channels, work, [&](int32_t n, int32_t first, int32_t count) {
+  const int32_t parts = strip_rows_ > 0 ? context.pool->threads() : 1;
+  const auto body = [&](int32_t n, int32_t index, int32_t first, int32_t count) {
     kernels::DepthwiseArgs part = args;
     part.first = first;
     part.count = count;
@@ -124,14 +127,28 @@ void DepthwiseConv::RunRows(const graph::RunContext& context, int32_t begin, int
       part.pad_top = border_.top - row * options_.stride_height + first_row;
       kernel_(part);
     };
-    int32_t row = begin;
+    int32_t row = CutAt(begin, end, index, parts);
+    const int32_t part_end = CutAt(begin, end, index + 1, parts);
     for (int32_t run_end : run_ends_) {
-      if (run_end <= row || run_end >= end) continue;
+      if (run_end <= row || run_end >= part_end) continue;
       run(row, run_end);
       row = run_end;
     }
-    run(row, end);
-  });
+    if (row < part_end) run(row, part_end);
+  };
+  ForEachPlane(context.pool, output_.batch, parts, output_.channels, work, body);
+}
+
+// Where part `index` of rows [begin, end) begins: at a strip, as otherwise the bits would be others.
+int32_t DepthwiseConv::CutAt(int32_t begin, int32_t end, int32_t index, int32_t parts) const {
+  if (index == 0) return begin;
+  if (index == parts) return end;
+  const int32_t row = begin + static_cast<int32_t>(static_cast<int64_t>(end - begin) * index / parts);
+  const auto next = std::upper_bound(run_ends_.begin(), run_ends_.end(), row);
+  const int32_t run_begin = next == run_ends_.begin() ? begin : std::max(begin, *(next - 1));
+  const int32_t run_end = next == run_ends_.end() ? end : std::min(end, *next);
+  const int32_t cut = run_begin + (row - run_begin + strip_rows_ / 2) / strip_rows_ * strip_rows_;
+  return cut + 1 < run_end ? cut : run_end;
 }
 
 namespace {

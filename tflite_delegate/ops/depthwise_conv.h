@@ -44,6 +44,7 @@ class DepthwiseConv : public graph::Op {
 
  private:
   kernels::DepthwiseKernel Choose(const kernels::DepthwiseKernels& kernels) const;
+  int32_t CutAt(int32_t begin, int32_t end, int32_t index, int32_t parts) const;
 
   DepthwiseOptions options_;
   graph::Border border_;
@@ -53,6 +54,7 @@ class DepthwiseConv : public graph::Op {
   std::vector<int32_t> run_ends_;  // rows; none: one run of all
   Image input_, output_;
   kernels::DepthwiseKernel kernel_ = nullptr;
+  int32_t strip_rows_ = 0;  // that the kernel takes at a time, where threads share the rows; else 0
   std::vector<float> packed_;
   std::vector<int32_t> inside_;
 };
