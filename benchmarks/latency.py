@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from rich.table import Table
 from benchmarks import models
 from benchmarks.page import replace_machine
 from benchmarks.results import write_rows
-from benchmarks.turns import time_in_turns
+from benchmarks.turns import median, time_turns, undisturbed
 from keras_prune.files import write
 
 BENCH = Path("build/bench")
@@ -126,8 +125,8 @@ def compare(
     threads: int = 1,
     others: Sequence[Callable[[], Any]] = (),
     pause: float = 0.0,
-) -> tuple[list[Any], list[list[float]]]:
-    """Run prepared interpreters on one random input, and others; returns outputs, and seconds of calls in turns."""
+) -> tuple[list[Any], list[list[list[float]]]]:
+    """Run prepared interpreters on one random input, and others; returns outputs, and seconds of calls by turn."""
     shape = sides[0].get_input_details()[0]["shape"]
     source = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     outputs = []
@@ -135,7 +134,7 @@ def compare(
         side.set_tensor(side.get_input_details()[0]["index"], source)
         side.invoke()
         outputs.append(side.get_tensor(side.get_output_details()[0]["index"]))
-    return outputs, time_in_turns([*(side.invoke for side in sides), *others], seconds, threads, pause)
+    return outputs, time_turns([*(side.invoke for side in sides), *others], seconds, threads, pause)
 
 
 def measure(case: Case, threads: list[int], seconds: float, folder: Path, pause: float = 0.0) -> list[dict[str, Any]]:
@@ -158,15 +157,16 @@ def _measure(
     for dense in sides[::2]:
         check_xnnpack(dense, dense_path)
     outputs, times = compare(sides, seconds, threads, pause=pause)
-    medians = [statistics.median(side) * 1e3 for side in times]
-    dense_ms, sparse_ms = medians[:2]
-    scaling: dict[str, float | None] = {"dense_scaling": None, "sparse_scaling": None, "scaling_target": None}
+    dense_ms, sparse_ms = (median(side) * 1e3 for side in times[:2])
+    scaling: dict[str, Any] = dict.fromkeys(
+        ("dense_scaling", "sparse_scaling", "undisturbed_dense_scaling", "undisturbed_sparse_scaling")
+    )
+    scaling |= {"turns": len(times[0]), "turns_undisturbed": None, "scaling_target": None}
     if threads > 1:
-        scaling = {
-            "dense_scaling": round(medians[2] / dense_ms, 4),
-            "sparse_scaling": round(medians[3] / sparse_ms, 4),
-            "scaling_target": TWO_THREADS if threads == 2 and not pause else None,
-        }
+        kept = undisturbed(times[0])
+        scaling |= _scaling("", times) | _scaling("undisturbed_", [[side[i] for i in kept] for side in times])
+        scaling["turns_undisturbed"] = len(kept)
+        scaling["scaling_target"] = TWO_THREADS if threads == 2 and not pause else None
     return {
         "model": case.model,
         "structure": case.structure,
@@ -184,7 +184,16 @@ def _measure(
         "partitions": claimed["partitions"],
         "cpu": claimed["cpu"],
         "target": case.target if threads == 1 and not pause else None,
-        "runs": len(times[1]),
+        "runs": sum(len(turn) for turn in times[1]),
+    }
+
+
+def _scaling(prefix: str, times: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
+    """How much faster both sides are than with one thread, which `times` has after those with several."""
+    dense, sparse, dense_one, sparse_one = (median(turns) for turns in times)
+    return {
+        f"{prefix}dense_scaling": round(dense_one / dense, 4),
+        f"{prefix}sparse_scaling": round(sparse_one / sparse, 4),
     }
 
 
@@ -193,14 +202,21 @@ def aim(row: dict[str, Any]) -> str:
     return _judged(row["target"], row["ratio"])
 
 
-def scaling(row: dict[str, Any]) -> str:
-    """How much faster than with one thread the sparse and, in brackets, the dense side are, and what was aimed at."""
-    if row["sparse_scaling"] is None:
+def scaling(row: dict[str, Any], prefix: str = "") -> str:
+    """How much faster than with one thread the sparse and, in brackets, the dense side are."""
+    if not row["sparse_scaling"]:
         return ""
-    judged = _judged(row["scaling_target"], row["sparse_scaling"])
     # Rounded down, so that what is missed by little does not look as if it were met.
-    sparse, dense = (math.floor(row[f"{side}_scaling"] * 100 + 1e-6) / 100 for side in ("sparse", "dense"))
-    return f"{sparse:.2f} ({dense:.2f}) {judged}".rstrip()
+    sparse, dense = (math.floor(row[f"{prefix}{side}_scaling"] * 100 + 1e-6) / 100 for side in ("sparse", "dense"))
+    return f"{sparse:.2f} ({dense:.2f})"
+
+
+def undisturbed_scaling(row: dict[str, Any]) -> list[str]:
+    """The same in turns in which dense's threads were not disturbed, how many these are, and what it has to be."""
+    if not row["sparse_scaling"]:
+        return []
+    judged = _judged(row["scaling_target"], row["undisturbed_sparse_scaling"])
+    return [scaling(row, "undisturbed_"), f"in {row['turns_undisturbed']} of {row['turns']}", judged]
 
 
 def _judged(target: float | None, reached: float) -> str:
@@ -236,13 +252,14 @@ def write_page(results: Path, page: Path) -> None:
     rows = [json.loads(line) for line in (results / "latency.jsonl").read_text().splitlines()]
     lines = [
         "| network | structure | zeros | threads | dense, ms | sparse, ms | ratio | aim | of one thread (dense) "
-        "| difference | nodes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| in undisturbed turns | difference | nodes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['model']} | {row['structure']} | {row['sparsity']:.1%} | {row['threads']} | {row['dense_ms']:.2f} "
             f"| {row['sparse_ms']:.2f} | {row['ratio']:.2f} | {aim(row)} | {scaling(row)} "
+            f"| {' '.join(undisturbed_scaling(row)).rstrip()} "
             f"| {row['max_abs_diff'] / (row['output_range'] or 1.0):.0e} "
             f"| {row['nodes_claimed']} of {row['nodes_total']} in {row['partitions']} |"
         )
@@ -270,7 +287,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--threads", default="1,2", help="thread counts, the first is the one that targets are for")
-    parser.add_argument("--seconds", type=float, default=12.0, help="measuring time of a case")
+    parser.add_argument("--seconds", type=float, default=18.0, help="measuring time of a case")
     pause_help = "seconds before each inference, as with a camera; results go to latency_paused.jsonl"
     parser.add_argument("--pause", type=float, default=0.0, help=pause_help)
     parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
@@ -297,7 +314,7 @@ def main() -> int:
         console.print(
             f"{case.stem}: {row['dense_ms']:.2f} ms dense, {row['sparse_ms']:.2f} ms sparse, {row['ratio']:.2f}x"
         )
-    # Two lines a row, so that 80 columns are enough.
+    # Some lines a row, so that 80 columns are enough.
     table = Table(box=None, pad_edge=False)
     for name in ("network", "thr.", "dense\nms", "sparse\nms", "ratio", "aim", "of one\n(dense)", "diff", "nodes"):
         table.add_column(name, no_wrap=True)
@@ -309,7 +326,7 @@ def main() -> int:
             f"{row['sparse_ms']:.2f}",
             f"{row['ratio']:.2f}x",
             aim(row).replace(" ", "\n"),
-            scaling(row).replace(") ", ")\n"),
+            "\n".join([scaling(row), *undisturbed_scaling(row)]),
             f"{row['max_abs_diff'] / (row['output_range'] or 1.0):.0e}",
             f"{row['nodes_claimed']} of\n{row['nodes_total']} in {row['partitions']}",
         )

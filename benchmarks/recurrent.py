@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from rich.table import Table
 from benchmarks.latency import BENCH, check_xnnpack, compare, cpu_name, interpreter
 from benchmarks.page import replace_part
 from benchmarks.results import write_rows
+from benchmarks.turns import median
 from keras_prune.files import write
 
 STEPS, FEATURES = 50, 39
@@ -183,7 +183,7 @@ def measure(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
     read, largest = weight_bytes(sparse_path)
     read_array, array_bytes = reader(largest)
     outputs, times = compare(sides, seconds, others=[read_array])
-    *dense, sparse, reading = (statistics.median(side) for side in times)
+    *dense, sparse, reading = (median(side) for side in times)
     bandwidth = array_bytes / reading
     return {
         "model": case.model,

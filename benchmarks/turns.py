@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +15,8 @@ TURN_CALLS, TURN_SECONDS = 12, 0.1
 PAUSE = 0.06
 """Seconds before a turn where threads are used. The last side's threads look out for work for tens of milliseconds
 before they sleep, and would take the cores from this one's."""
+DISTURBED = 1.04
+"""A turn that takes so many times as long as the fastest do was disturbed."""
 
 
 def time_in_turns(
@@ -35,11 +39,25 @@ def time_in_turns(
         >>> [len(times) >= 3 for times in time_in_turns([lambda: sum(range(9)), lambda: max(range(9))], seconds=0.01)]
         [True, True]
     """
-    times: list[list[float]] = [[] for _ in calls]
+    return [list(itertools.chain.from_iterable(turns)) for turns in time_turns(calls, seconds, threads, pause)]
+
+
+def time_turns(
+    calls: Sequence[Callable[[], Any]], seconds: float, threads: int = 1, pause: float = 0.0
+) -> list[list[list[float]]]:
+    """The same as :func:`time_in_turns`, turn by turn: ``times[call][turn]`` are the seconds of that turn's calls.
+
+    Example:
+        >>> from benchmarks.turns import time_turns
+        >>> [len(turn) for turn in time_turns([lambda: sum(range(9))], seconds=0.0)[0]]
+        [12, 12, 12]
+    """
+    times: list[list[list[float]]] = [[] for _ in calls]
     end = time.monotonic() + seconds
     turns = 0
     while turns < 3 or time.monotonic() < end:
-        for call, kept in zip(calls, times, strict=True):
+        for call, by_turn in zip(calls, times, strict=True):
+            by_turn.append(kept := [])
             if threads > 1:
                 time.sleep(PAUSE)
             for _ in range(0 if pause else WARM_UP):
@@ -56,3 +74,37 @@ def time_in_turns(
                     break
         turns += 1
     return times
+
+
+def median(turns: Sequence[Sequence[float]]) -> float:
+    """The median of all calls of some turns.
+
+    Example:
+        >>> from benchmarks.turns import median
+        >>> median([[1.0, 2.0], [9.0]])
+        2.0
+    """
+    return statistics.median(itertools.chain.from_iterable(turns))
+
+
+def undisturbed(turns: Sequence[Sequence[float]]) -> list[int]:
+    """Which turns of one call ran about as fast as it ever does.
+
+    A shared machine's processors are slower while others use their other half, and threads slower while the host has
+    them where they share no cache. If ``turns`` are another side's than the one of interest, choosing by them favours
+    neither.
+
+    Args:
+        turns: seconds of the calls of each turn.
+
+    Returns:
+        The indices of turns whose median is at most ``DISTURBED`` times that of the fastest tenth.
+
+    Example:
+        >>> from benchmarks.turns import undisturbed
+        >>> undisturbed([[1.0, 9.0, 1.0], [1.03], [1.05], [2.0, 1.0, 2.0]])
+        [0, 1]
+    """
+    medians = [statistics.median(turn) for turn in turns]
+    fastest = sorted(medians)[len(medians) // 10]
+    return [index for index, median in enumerate(medians) if median <= DISTURBED * fastest]
