@@ -315,7 +315,7 @@ def main() -> int:
             f"{case.stem}: {row['dense_ms']:.2f} ms dense, {row['sparse_ms']:.2f} ms sparse, {row['ratio']:.2f}x"
         )
     # Some lines a row, so that 80 columns are enough.
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("network", "thr.", "dense\nms", "sparse\nms", "ratio", "aim", "of one\n(dense)", "diff", "nodes"):
         table.add_column(name, no_wrap=True)
     for row in rows:
