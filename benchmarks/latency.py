@@ -202,21 +202,24 @@ def aim(row: dict[str, Any]) -> str:
     return _judged(row["target"], row["ratio"])
 
 
-def scaling(row: dict[str, Any], prefix: str = "") -> str:
-    """How much faster than with one thread the sparse and, in brackets, the dense side are."""
-    if not row["sparse_scaling"]:
+def scaling(row: dict[str, Any]) -> str:
+    """How much faster than with one thread the sparse and, in brackets, the dense side are, and what was aimed at."""
+    if row["sparse_scaling"] is None:
         return ""
+    return f"{_both(row, '')} {_judged(row['scaling_target'], row['sparse_scaling'])}".rstrip()
+
+
+def undisturbed_scaling(row: dict[str, Any]) -> str:
+    """The same in turns in which dense's threads were not disturbed, and how many these are."""
+    if row["sparse_scaling"] is None:
+        return ""
+    return f"{_both(row, 'undisturbed_')} in {row['turns_undisturbed']} of {row['turns']}"
+
+
+def _both(row: dict[str, Any], prefix: str) -> str:
     # Rounded down, so that what is missed by little does not look as if it were met.
     sparse, dense = (math.floor(row[f"{prefix}{side}_scaling"] * 100 + 1e-6) / 100 for side in ("sparse", "dense"))
     return f"{sparse:.2f} ({dense:.2f})"
-
-
-def undisturbed_scaling(row: dict[str, Any]) -> list[str]:
-    """The same in turns in which dense's threads were not disturbed, how many these are, and what it has to be."""
-    if not row["sparse_scaling"]:
-        return []
-    judged = _judged(row["scaling_target"], row["undisturbed_sparse_scaling"])
-    return [scaling(row, "undisturbed_"), f"in {row['turns_undisturbed']} of {row['turns']}", judged]
 
 
 def _judged(target: float | None, reached: float) -> str:
@@ -259,7 +262,7 @@ def write_page(results: Path, page: Path) -> None:
         lines.append(
             f"| {row['model']} | {row['structure']} | {row['sparsity']:.1%} | {row['threads']} | {row['dense_ms']:.2f} "
             f"| {row['sparse_ms']:.2f} | {row['ratio']:.2f} | {aim(row)} | {scaling(row)} "
-            f"| {' '.join(undisturbed_scaling(row)).rstrip()} "
+            f"| {undisturbed_scaling(row)} "
             f"| {row['max_abs_diff'] / (row['output_range'] or 1.0):.0e} "
             f"| {row['nodes_claimed']} of {row['nodes_total']} in {row['partitions']} |"
         )
@@ -314,7 +317,7 @@ def main() -> int:
         console.print(
             f"{case.stem}: {row['dense_ms']:.2f} ms dense, {row['sparse_ms']:.2f} ms sparse, {row['ratio']:.2f}x"
         )
-    # Some lines a row, so that 80 columns are enough.
+    # Two lines a row, so that 80 columns are enough.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("network", "thr.", "dense\nms", "sparse\nms", "ratio", "aim", "of one\n(dense)", "diff", "nodes"):
         table.add_column(name, no_wrap=True)
@@ -326,7 +329,7 @@ def main() -> int:
             f"{row['sparse_ms']:.2f}",
             f"{row['ratio']:.2f}x",
             aim(row).replace(" ", "\n"),
-            "\n".join([scaling(row), *undisturbed_scaling(row)]),
+            scaling(row).replace(") ", ")\n"),
             f"{row['max_abs_diff'] / (row['output_range'] or 1.0):.0e}",
             f"{row['nodes_claimed']} of\n{row['nodes_total']} in {row['partitions']}",
         )

@@ -91,8 +91,8 @@ def undisturbed(turns: Sequence[Sequence[float]]) -> list[int]:
     """Which turns of one call ran about as fast as it ever does.
 
     A shared machine's processors are slower while others use their other half, and threads slower while the host has
-    them where they share no cache. If ``turns`` are another side's than the one of interest, choosing by them favours
-    neither.
+    them where they share no cache. ``turns`` are best another side's than the one of interest, which is then not chosen
+    by its own luck; what that side does not feel, or what lasts all the time, goes unnoticed.
 
     Args:
         turns: seconds of the calls of each turn.
@@ -107,4 +107,4 @@ def undisturbed(turns: Sequence[Sequence[float]]) -> list[int]:
     """
     medians = [statistics.median(turn) for turn in turns]
     fastest = sorted(medians)[len(medians) // 10]
-    return [index for index, median in enumerate(medians) if median <= DISTURBED * fastest]
+    return [index for index, taken in enumerate(medians) if taken <= DISTURBED * fastest]

@@ -27,10 +27,10 @@ struct BandLimits {
   // second-level cache for what follows: in bands, ResNet-50's pooling, 4 MiB with its output, cost the network 1 to
   // 2 %. VGG-16's, of 8 and 15 MiB, won it 2 to 3 %.
   int64_t large_little = 5 << 20;
-  // Threads take shares of a group's rows where one of its ops touches this much. What follows is split by channels
-  // again, so that each thread finds half of what it reads with another. Two threads ran VGG-16 (25 MiB) 1.09 times as
-  // fast with shares, MobileNetV1 and V2 0.97 and 0.99 (5 MiB), of 320x320 pixels 0.98 and 1.05 (10 and 11 MiB), of
-  // 448x448 1.16 and 1.23.
+  // Threads take shares of a group's rows where one of its ops touches this much; less does not make up for the rows
+  // that are made twice and for shares that are not equal. Two threads ran VGG-16 (25 MiB) 1.09 times as fast with
+  // shares, MobileNetV1 and V2 of 448x448 pixels 1.16 and 1.23, of 320x320 0.98 and 1.05 (10 and 11 MiB), and of
+  // 224x224 (5 MiB), where the layers around them share rows as well, 0.95 and 1.0.
   int64_t shared = 10 << 20;
 };
 

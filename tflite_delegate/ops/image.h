@@ -38,18 +38,16 @@ struct Image {
   // Pixels of a plane as one run of whole vectors, which may be read and written.
   int32_t Run() const {
     if (!planar) return 1;
-    return (planes.run(height, width) + kVector - 1) / kVector * kVector;
+    return (planes.run(height, width) + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
   }
-
-  static constexpr int32_t kVector = 16;
 };
 
 // Whether threads share an image by its rows rather than by its channels. A convolution then reads what its own thread
 // made, but for a row or two, and not half of it from another core's cache. The shares of a small image, though, are
 // mostly cache lines that lie in both: with 5 lines rather than 16, MobileNetV1 ran 0.99 times as fast with two
-// threads. With 16, that and V2, EfficientNet-Lite0 and ResNet-50 ran 1.01 to 1.03 times as fast, and 1.1 times where
-// the cores share no cache. Elementwise ops follow what they read, mostly made by channels: they lost 12 % of
-// MobileNetV3-Large.
+// threads. With 16, that and V2, V3-Large, EfficientNet-Lite0 and ResNet-50 ran 1.01 to 1.03 times as fast, and 1.04 to
+// 1.2 times where the cores share no cache. Elementwise ops are left by channels, as most of what they read is made: by
+// rows, from 5 lines on, MobileNetV3-Large took 12 % longer.
 inline bool SharesRows(int32_t run, int threads) {
   constexpr int32_t kLines = 16;  // of each plane, a share
   return run / kernels::kMaxLanes >= kLines * threads;
