@@ -276,7 +276,7 @@ struct Ops {
   }
 
   Bands Plan(int threads) {
-    graph::Planner planner(&values);
+    graph::Planner planner(&values, *Levels()[0]);
     for (const auto& op : ops) op->Constrain(&planner);
     EXPECT_TRUE(planner.SetPlanes());
     std::vector<bool> pinned(values.size(), false);

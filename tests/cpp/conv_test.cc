@@ -500,6 +500,39 @@ TEST(Conv, OneMorePixel) {
   slices.residual(ConvTester::Residual::kInput).clamp(-1.0f, 2.0f).Test({1, 3});
 }
 
+// Small images, of which larger kernels gather what they meet where there are weights enough: of every level some that
+// are one tile. Slices of channels too, and more threads than panels.
+TEST(Conv, Gathered) {
+  int seed = 0;
+  for (auto [kernel_height, kernel_width] : {std::pair(3, 3), {2, 4}, {1, 3}, {5, 1}}) {
+    for (auto [stride_height, stride_width] : {std::pair(1, 1), {2, 2}, {1, 2}, {3, 1}}) {
+      for (auto [height, width] : {std::pair(7, 7), {8, 8}, {5, 5}, {3, 4}, {1, 17}, {6, 13}}) {
+        for (int32_t block : {0, 2, 4, 8}) {
+          seed++;
+          if (seed % (kSlow ? 12 : 3) != 0) continue;
+          ConvTester tester;
+          // Of about the output's size.
+          tester.image(1 + seed % 2, height * stride_height - seed % stride_height, width * stride_width)
+              .channels(seed % 4 == 0 ? 70 : 1 + seed % 11, 70 + seed % 30)
+              .kernel(kernel_height, kernel_width)
+              .stride(stride_height, stride_width)
+              .block(block, seed % 5 == 0)
+              .density(seed % 7 == 0 ? 0.3 : 0.9)
+              .permuted(seed % 4 == 0)
+              .same(seed % 13 != 0)
+              .seed(seed);
+          if (seed % 2 == 0) tester.dilation(1 + seed % 4, 1 + seed % 3);
+          if (seed % 3 == 1) tester.residual(ConvTester::Residual::kOther).clamp(-0.5f, 1.5f);
+          if (seed % 11 == 0) tester.pad({seed % 3, 1, seed % 2, 2});
+          if (tester.output_height() < 1 || tester.output_width() < 1) tester.same(true);
+          tester.Test({1, 2, 3, 8});
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 // More channels than the first-level cache holds planes' tiles of: slices of them, one after the other.
 TEST(Conv, ManyChannels) {
   int seed = 0;

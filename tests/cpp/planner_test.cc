@@ -47,7 +47,7 @@ void ExpectHolds(const Value& v, const Border& border) {
 
 TEST(Planner, AnImageAloneIsPackedTightly) {
   std::vector<Value> values = {Image(2, 7, 9, 3)};
-  ASSERT_TRUE(Planner(&values).SetPlanes());
+  ASSERT_TRUE(Planner(&values, *Levels()[0]).SetPlanes());
   EXPECT_EQ(values[0].planes.row, 9);
   EXPECT_EQ(values[0].planes.origin, 0);
   EXPECT_EQ(values[0].planes.plane, 80);  // 63 pixels make 64, and 64 floats would be an even number of cache lines
@@ -57,7 +57,7 @@ TEST(Planner, AnImageAloneIsPackedTightly) {
 
 TEST(Planner, InterleavedValuesAreLeftAlone) {
   std::vector<Value> values = {Image(1, 4, 4, 2, Layout::kInterleaved), Image(1, 4, 4, 2), Image(1, 4, 4, 2)};
-  Planner planner(&values);
+  Planner planner(&values, *Levels()[0]);
   planner.SamePlanes(1, 0);
   planner.SamePlanes(0, 2);
   planner.MinRow(0, 50);
@@ -72,7 +72,7 @@ TEST(Planner, InterleavedValuesAreLeftAlone) {
 
 TEST(Planner, ABorderBelongsToItsValueAndRoomForItToTheClass) {
   std::vector<Value> values = {Image(1, 5, 6, 1), Image(1, 5, 6, 8), Image(1, 5, 6, 2)};
-  Planner planner(&values);
+  Planner planner(&values, *Levels()[0]);
   planner.SamePlanes(0, 1);
   planner.ZeroBorder(1, {1, 2, 3, 0});
   planner.ZeroBorder(1, {2, 0, 1, 1});
@@ -91,10 +91,25 @@ TEST(Planner, ABorderBelongsToItsValueAndRoomForItToTheClass) {
   ExpectHolds(values[1], values[1].border);
 }
 
+TEST(Planner, RoomIsNotBetweenTheRows) {
+  std::vector<Value> values = {Image(1, 5, 6, 1), Image(1, 5, 6, 8)};
+  Planner planner(&values, *Levels()[0]);
+  planner.SamePlanes(0, 1);
+  planner.Room(1, 2, 1);
+  planner.Room(0, 1, 3);
+  ASSERT_TRUE(planner.SetPlanes());
+  for (const Value& value : values) {
+    EXPECT_FALSE(value.border.any());
+    EXPECT_EQ(value.planes.row, 6);
+    EXPECT_EQ(value.planes.origin, 16);  // two rows of 6
+    EXPECT_GE(value.planes.plane, 16 + 32 + 3 * 6);
+  }
+}
+
 TEST(Planner, TheOrderOfDemandsDoesNotMatter) {
   const auto plan = [](bool join_first) {
     std::vector<Value> values = {Image(1, 9, 8, 1), Image(1, 9, 8, 1), Image(1, 9, 8, 1)};
-    Planner planner(&values);
+    Planner planner(&values, *Levels()[0]);
     if (join_first) {
       planner.SamePlanes(0, 1);
       planner.SamePlanes(2, 1);
@@ -125,7 +140,7 @@ TEST(Planner, RowsAreWholeCacheLinesWhereThatGains) {
     for (bool join_first : {false, true}) {
       std::vector<Value> values = {Image(1, 5, 17, 2), Image(1, 5, 17, 2), Image(1, 5, 16, 2), Image(1, 5, 16, 2),
                                    Image(1, 5, 17, 2, Layout::kInterleaved)};
-      Planner planner(&values);
+      Planner planner(&values, *Levels()[0]);
       if (join_first) planner.SamePlanes(0, 1);
       planner.WeighWholeLines(0, first);
       planner.WeighWholeLines(1, second);
@@ -157,7 +172,7 @@ TEST(Planner, RandomDemands) {
       values.push_back(Image(1 + random.Below(3), height, width, 1 + random.Below(20),
                              random.Chance(0.1) ? Layout::kInterleaved : Layout::kPlanar));
     }
-    Planner planner(&values);
+    Planner planner(&values, *Levels()[0]);
     std::vector<std::pair<int, int>> joins;
     std::vector<int32_t> min_row(count, 0);
     std::vector<Border> border(count);
@@ -221,20 +236,20 @@ TEST(Planner, RandomDemands) {
 
 TEST(Planner, TooLargeIsRefused) {
   std::vector<Value> fits = {Image(100, 1 << 10, 1 << 10, 500)};
-  EXPECT_TRUE(Planner(&fits).SetPlanes());
+  EXPECT_TRUE(Planner(&fits, *Levels()[0]).SetPlanes());
   EXPECT_GT(fits[0].planes.batch, 500000000);
   std::vector<Value> channels = {Image(1, 1 << 10, 1 << 10, 513)};
-  EXPECT_FALSE(Planner(&channels).SetPlanes());
+  EXPECT_FALSE(Planner(&channels, *Levels()[0]).SetPlanes());
   std::vector<Value> border = {Image(1, 8, 8, 4)};
-  Planner wide(&border);
+  Planner wide(&border, *Levels()[0]);
   wide.ZeroBorder(0, {1 << 24, 1 << 24, 1 << 24, 1 << 24});
   EXPECT_FALSE(wide.SetPlanes());
   std::vector<Value> rows = {Image(1, 1 << 15, 1, 1)};
-  Planner long_rows(&rows);
+  Planner long_rows(&rows, *Levels()[0]);
   long_rows.MinRow(0, 1 << 20);
   EXPECT_FALSE(long_rows.SetPlanes());
   std::vector<Value> plane = {Image(1, 1 << 16, 1 << 16, 1)};
-  EXPECT_FALSE(Planner(&plane).SetPlanes());
+  EXPECT_FALSE(Planner(&plane, *Levels()[0]).SetPlanes());
 }
 
 }  // namespace

@@ -66,6 +66,43 @@ TEST_P(StridedTest, PicksEveryOtherOfRows) {
   }
 }
 
+TEST_P(StridedTest, GathersWhatTheMaskLeaves) {
+  const int lanes = GetParam()->lanes;
+  Random random(9);
+  for (int32_t step = 0; step <= kernels::kGatherMaxStep; step++) {
+    const auto gather = GetParam()->strided.gather[step];
+    ASSERT_EQ(gather != nullptr, step > 0) << step;
+    if (gather == nullptr) continue;
+    for (int32_t rows : {1, 2, 5}) {
+      for (int32_t columns = 1; columns <= 35; columns++) {
+        for (int32_t gap : {0, 3}) {
+          const int32_t channels = 1 + columns % 3, y_row = columns + gap;
+          const int32_t vectors = (columns + lanes - 1) / lanes * lanes, written = (rows - 1) * y_row + vectors;
+          const int32_t x_row = step * columns + 2, x_plane = rows * x_row + 5, y_plane = written + columns % 2;
+          Guarded<float> x(static_cast<size_t>((channels - 1) * x_plane + (rows - 1) * x_row + step * vectors));
+          for (size_t i = 0; i < x.size(); i++) x[i] = random.Hostile();
+          Guarded<int32_t> mask(static_cast<size_t>(written));
+          for (size_t i = 0; i < mask.size(); i++) mask[i] = random.Chance(0.7) ? -1 : 0;
+          Guarded<float> y(static_cast<size_t>((channels - 1) * y_plane + written));
+          gather({x.data(), x_plane, x_row, mask.data(), channels, rows, columns, y.data(), y_plane, y_row});
+          y.ExpectCanaries();
+          for (int32_t c = 0; c < channels; c++) {
+            for (int32_t r = 0; r < rows; r++) {
+              for (int32_t i = 0; i < columns; i++) {
+                const float zero = 0.0f;
+                const float* expected = mask[r * y_row + i] != 0 ? &x[c * x_plane + r * x_row + step * i] : &zero;
+                ASSERT_EQ(memcmp(y.data() + c * y_plane + r * y_row + i, expected, sizeof(float)), 0)
+                    << "step " << step << ", channel " << c << " of " << channels << ", row " << r << " of " << rows
+                    << ", " << i << " of " << columns;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(StridedTest, OfNothingTouchesNothing) {
   for (int32_t step : {1, 2, 3, 6}) {
     float* y[kernels::kStridedMaxStep] = {};

@@ -354,7 +354,7 @@ bool Graph::Prepare(const kernels::KernelTable& kernels, int num_threads, std::s
   Fuse(&ops_, values_.size(), outputs_);
   RemoveUnusedOps();
   SkipUnreadPixels(&ops_, &values_, outputs_);
-  Planner planner(&values_);
+  Planner planner(&values_, kernels);
   for (const auto& op : ops_) op->Constrain(&planner);
   if (!planner.SetPlanes()) {
     *error = "a tensor is too large: one image must stay below 2^29 values";

@@ -14,7 +14,8 @@ int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1)
 
 }  // namespace
 
-Planner::Planner(std::vector<Value>* values) : values_(*values), parent_(values->size()), classes_(values->size()) {
+Planner::Planner(std::vector<Value>* values, const kernels::KernelTable& kernels)
+    : values_(*values), kernels_(kernels), parent_(values->size()), classes_(values->size()) {
   for (size_t i = 0; i < parent_.size(); i++) parent_[i] = static_cast<int>(i);
 }
 
@@ -75,6 +76,13 @@ int64_t Planner::PlaneFloats(const Planes& planes, int64_t run, const Border& re
   // as 32 x 32 pixels, would put the pixels of all channels into a few sets.
   if (plane / kernels::kMaxLanes % 2 == 0) plane += kernels::kMaxLanes;
   return plane;
+}
+
+void Planner::Room(int value, int32_t above, int32_t below) {
+  if (values_[value].layout != Layout::kPlanar) return;
+  Border& reach = classes_[Root(value)].reach;
+  reach.top = std::max(reach.top, above);
+  reach.bottom = std::max(reach.bottom, below);
 }
 
 bool Planner::SetPlanes() {

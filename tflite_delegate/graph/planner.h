@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tflite_delegate/graph/value.h"
+#include "tflite_delegate/kernels/kernels.h"
 
 namespace block_sparse {
 namespace graph {
@@ -14,7 +15,10 @@ namespace graph {
 // the same row, origin and plane, so an op may treat a plane as one run of pixels. Interleaved values are ignored.
 class Planner {
  public:
-  explicit Planner(std::vector<Value>* values);
+  // For ops that will run on `kernels`.
+  Planner(std::vector<Value>* values, const kernels::KernelTable& kernels);
+
+  const kernels::KernelTable& kernels() const { return kernels_; }
 
   const Value& value(int id) const { return values_[id]; }
 
@@ -28,6 +32,9 @@ class Planner {
   // are the zeros left of the next one.
   void ZeroBorder(int value, const Border& border);
 
+  // So many rows above and below this value's image can be read, whatever they hold.
+  void Room(int value, int32_t above, int32_t below);
+
   // Sets the planes of every planar value. False if a plane would be too large to address.
   bool SetPlanes();
 
@@ -38,11 +45,12 @@ class Planner {
   struct Class {
     int32_t min_row = 0;
     double whole_lines = 0;  // gain
-    Border reach;            // largest border of any value in the class
+    Border reach;            // largest border of any value in the class, and room for more
   };
   int Root(int value);
 
   std::vector<Value>& values_;
+  const kernels::KernelTable& kernels_;
   std::vector<int> parent_;
   std::vector<Class> classes_;
 };

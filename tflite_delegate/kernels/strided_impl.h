@@ -67,9 +67,27 @@ void Pick(const float* x, int64_t x_row, int32_t rows, int32_t count, float* y, 
   }
 }
 
+template <class Simd, int kStep>
+void Gather(const GatherArgs& args) {
+  static_assert(kStep == 1 || kStep == 2, "every pixel or every other");
+  for (int32_t r = 0; r < args.rows; r++) {
+    for (int32_t i = 0; i < args.columns; i += Simd::kLanes) {
+      const typename Simd::Mask mask = Simd::LoadMask(args.mask + r * args.y_row + i);
+      const float* x = args.x + r * args.x_row + static_cast<int64_t>(kStep) * i;
+      float* y = args.y + r * args.y_row + i;
+      for (int32_t c = 0; c < args.channels; c++, x += args.x_plane, y += args.y_plane) {
+        const typename Simd::Vec pixels = kStep == 1 ? Simd::Load(x) : Simd::InOrder(Simd::LoadEven(x));
+        Simd::Store(y, Simd::Select(mask, pixels, Simd::Zero()));
+      }
+    }
+  }
+}
+
 template <class Simd>
 constexpr StridedKernels MakeStridedKernels() {
-  return {{nullptr, Split<Simd, 1>, Split<Simd, 2>, Split<Simd, 3>, nullptr, nullptr, Split<Simd, 6>}, Pick<Simd>};
+  return {{nullptr, Split<Simd, 1>, Split<Simd, 2>, Split<Simd, 3>, nullptr, nullptr, Split<Simd, 6>},
+          Pick<Simd>,
+          {nullptr, Gather<Simd, 1>, Gather<Simd, 2>}};
 }
 
 }  // namespace kernels

@@ -77,10 +77,15 @@ void Conv::Constrain(graph::Planner* planner) {
   const graph::Value& out = planner->value(output);
   input_height_ = in.dims[1];
   most_rows_ = out.height();
-  in_place_ = in.layout == graph::Layout::kPlanar && options_.stride_height == 1 && options_.stride_width == 1 &&
-              in.height() == out.height() && in.width() == out.width();
-  if (in_place_) {
-    planner->SamePlanes(inputs[0], output);
+  const bool in_place = in.layout == graph::Layout::kPlanar && options_.stride_height == 1 &&
+                        options_.stride_width == 1 && in.height() == out.height() && in.width() == out.width();
+  way_ = GatheringPays(*planner) ? Way::kGathered : in_place ? Way::kInPlace : Way::kSplit;
+  if (in_place) planner->SamePlanes(inputs[0], output);
+  if (way_ == Way::kGathered) {
+    // From the first position's first pixel to a vector, or two under a stride, past the last one's last.
+    const int32_t beyond = border_.right + options_.stride_width * (out.width() + kernels::kMaxLanes);
+    planner->Room(inputs[0], border_.top + 1, border_.bottom + 1 + beyond / in.width());
+  } else if (in_place) {
     if (border_.any()) planner->ZeroBorder(inputs[0], border_);
   } else {
     planner->MinRow(output,
@@ -147,9 +152,6 @@ std::string Conv::TilingKey(const graph::Graph& graph) const {
   return kind;
 }
 
-// The kernels find pixels by 32-bit offsets in bytes.
-constexpr int64_t kMaxFloats = INT32_MAX / static_cast<int64_t>(sizeof(float));
-
 bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernels, int num_threads) {
   input_ = graph.value(inputs[0]);
   output_ = graph.value(output);
@@ -157,11 +159,16 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   const ConvOptions& o = options_;
   const int32_t channels = input_.dims[3];
   const int32_t row = output_.planes.row;
+  lanes_ = kernels.lanes;
 
   // Where each kernel position's pixels lie, from the first output pixel's place.
   std::vector<int32_t> position(static_cast<size_t>(o.kernel_height) * o.kernel_width);
   int32_t plane = input_.planes.plane;
-  if (in_place_) {
+  if (way_ == Way::kGathered) {
+    position = PrepareGathering();
+    if (position.empty()) return false;
+    plane = static_cast<int32_t>(GatheredFloats());
+  } else if (way_ == Way::kInPlace) {
     for (int32_t ky = 0; ky < o.kernel_height; ky++) {
       for (int32_t kx = 0; kx < o.kernel_width; kx++) {
         position[ky * o.kernel_width + kx] =
@@ -211,21 +218,15 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     }
   }
 
-  lanes_ = kernels.lanes;
   const int32_t vectors = (output_.run() + lanes_ - 1) / lanes_;
-  // Wide blocks load an input vector for more multiplications, but want registers; and a small image is one tile of
-  // narrower blocks, for which the weights are read once.
-  const int* max_tile = kernels.spmm.max_tile[kernels::kSpmmVectors];
-  const bool one_tile = vectors > max_tile[3] && vectors <= max_tile[2];
-  const int dense_block = max_tile[3] >= 3 && !one_tile ? 8 : 4;
-  const int log2_block = __builtin_ctz(weights_.dense != nullptr ? dense_block : weights_.sparse.block);
+  const int log2_block = Log2Block(kernels, output_.run());
   rows_ = &kernels.spmm_rows;
   row_vectors_ = (output_.width() + lanes_ - 1) / lanes_;
   const int32_t across = std::max(1, rows_->max_columns - kTilings[tiling_].narrower);
   tiles_across_ = (row_vectors_ + across - 1) / across;
   by_rows_ = LikesImageRows() && ImageRowsPay(column_offset.data());
   whole_rows_ = tiles_across_ == 1 && row_vectors_ * lanes_ == row;
-  widest_ = std::max(1, max_tile[log2_block] - kTilings[tiling_].narrower);
+  widest_ = std::max(1, kernels.spmm.max_tile[kernels::kSpmmVectors][log2_block] - kTilings[tiling_].narrower);
   widest_and_one_ = std::min(widest_, kernels.spmm.max_tile[kernels::kSpmmVectorsAndOne][log2_block]);
   by_pixels_ = num_threads > 1 && SharesPixels(num_threads);
   const int32_t tile_count = by_rows_ ? TilesOf(output_.height()) * tiles_across_
@@ -233,7 +234,8 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   // Enough pieces of work for the threads to end together, and panels whose weights stay in half of a second-level
   // cache of a megabyte while the tiles go by: 7 % of dense 3x3 layers of 14x14x512.
   constexpr size_t kPanelBytes = 512 << 10;
-  const int pieces = num_threads == 1 ? 1 : 6 * num_threads;
+  // Each panel gathers for itself.
+  const int pieces = num_threads == 1 || way_ == Way::kGathered ? num_threads : 6 * num_threads;
   const int by_cache = tile_count > 1 ? static_cast<int>(WeightBytes() / kPanelBytes) : 1;
   const int panels = std::max(1, std::min(std::max(pieces / tile_count, by_cache), weights_.rows / 32));
 
@@ -251,12 +253,17 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
     return true;
   }
   if (weights_.dense != nullptr) {
-    packed_ = kernels::PackDense(weights_.dense, weights_.rows, static_cast<int32_t>(column_offset.size()), dense_block,
-                                 weights_.bias, column_offset.data(), output_.planes.plane, panels, slice_bytes);
+    packed_ =
+        kernels::PackDense(weights_.dense, weights_.rows, static_cast<int32_t>(column_offset.size()), 1 << log2_block,
+                           weights_.bias, column_offset.data(), output_.planes.plane, panels, slice_bytes);
   } else {
     packed_ = kernels::PackLowered(weights_.sparse, weights_.bias, column_offset.data(), output_.planes.plane, panels,
                                    slice_bytes);
     if (!again_) weights_.sparse = LoweredMatrix();
+  }
+  if (way_ == Way::kGathered) {
+    slice_channels_ = slice_bytes == 0 ? channels : slice_bytes / (plane * static_cast<int32_t>(sizeof(float)));
+    scratch_floats_ = packed_.panels.size() / packed_.slices * tile_count * SliceFloats();
   }
   // Somewhat more than the first-level cache holds: what is there anyway is fetched in vain.
   constexpr int64_t kNearBytes = 40 << 10;
@@ -297,15 +304,33 @@ Conv::Tiles Conv::TilesOfRun(int32_t pixels, int shares) const {
   return {vectors, count(vectors), kernels::kSpmmVectors};
 }
 
+Conv::OneTile Conv::AsOneTile(const kernels::KernelTable& kernels, int log2_block, int64_t pixels) {
+  const auto widest = [&](kernels::SpmmPixels of) { return kernels.spmm.max_tile[of][log2_block]; };
+  const int64_t whole = pixels / kernels.lanes, more = pixels % kernels.lanes;
+  if (more == 1 && whole > 0 && whole <= widest(kernels::kSpmmVectorsAndOne)) return {(whole << log2_block) + 1, true};
+  const int64_t vectors = whole + (more > 0 ? 1 : 0);
+  return {vectors << log2_block, vectors <= widest(kernels::kSpmmVectors)};
+}
+
+// The block of sparse weights, or the best one of dense weights.
+int Conv::Log2Block(const kernels::KernelTable& kernels, int64_t pixels) const {
+  if (weights_.dense == nullptr) return __builtin_ctz(weights_.sparse.block);
+  // Wide blocks load an input vector for more multiplications, but want registers; and a small image is one tile of
+  // narrower blocks, for which the weights are read once.
+  const bool wide = kernels.spmm.max_tile[kernels::kSpmmVectors][3] >= 3;
+  return wide && (AsOneTile(kernels, 3, pixels).fits || !AsOneTile(kernels, 2, pixels).fits) ? 3 : 2;
+}
+
 // What a tile of `pixels` reads of all planes, in bytes.
 int64_t Conv::TileBytes(int32_t pixels) const {
+  if (way_ == Way::kGathered) return Planes() * GatheredFloats() * static_cast<int64_t>(sizeof(float));
   const int64_t row = output_.planes.row, height = options_.kernel_height, line = kernels::kMaxLanes;
   const int64_t reach = std::min(height * (pixels + 2 * line), (height - 1) * row + pixels + 2 * line);
   return Planes() * reach * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t Conv::Planes() const {
-  return input_.dims[3] * (in_place_ ? int64_t{1} : static_cast<int64_t>(phases_.size()));
+  return input_.dims[3] * (way_ == Way::kSplit ? static_cast<int64_t>(phases_.size()) : int64_t{1});
 }
 
 // The same for the tallest tile of rows of the image; of the whole image, so that slices, which sums are in the order
@@ -367,6 +392,7 @@ int32_t Conv::SliceBytes(int32_t plane, int64_t tile_bytes, int32_t weights) con
 }
 
 bool Conv::InputRows(size_t i, int32_t begin, int32_t end, int32_t* in_begin, int32_t* in_end) const {
+  if (way_ == Way::kGathered) return false;  // too small an image to be worth it
   if (i == 1) {
     *in_begin = begin;
     *in_end = end;
@@ -408,7 +434,7 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
   for (int32_t n = 0; n < output_.batch(); n++) {
     const float* x = context.data[inputs[0]] + n * input_batch;
     int32_t origin = 0;  // the pixel at x
-    if (in_place_) {
+    if (way_ != Way::kSplit) {
       x += input_.planes.origin;
     } else {
       const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height / options_.stride_height;
@@ -454,7 +480,9 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
       const int32_t pixel = first + from * lanes_;
       for (int slice = 0; slice < slices; slice++) {
         kernels::SpmmArgs args = packed_.Args(static_cast<size_t>(panel) * slices + slice);
-        Place(x + (pixel - origin), y + pixel, residual == nullptr ? nullptr : residual + pixel, slice, &args);
+        const float* image = x - origin;
+        if (way_ == Way::kGathered) image = Gather(x, slice, context.scratch + task * SliceFloats());
+        Place(image + pixel, y + pixel, residual == nullptr ? nullptr : residual + pixel, slice, &args);
         kernel(args);
       }
     });

@@ -5,6 +5,10 @@
 // Otherwise the image is first copied to scratch, padded, and split by stride into s_h * s_w smaller planes; after that
 // a kernel position is a shift again.
 //
+// Of a small image, what lies between the rows would be a good part: 7 x 7 pixels are three vectors of AVX-512 and one
+// pixel, and with a zero between the rows four vectors. Larger kernels then gather what each of their positions meets,
+// without anything between the rows.
+//
 // Single weights of larger kernels are best multiplied by tiles of several rows of the image (spmm_rows.h), whose rows
 // then are whole cache lines if that pays for all ops that share the planes.
 //
@@ -64,10 +68,19 @@ class Conv : public graph::Op {
   bool MakeOnly(const graph::Pixels& pixels) override;
 
  private:
+  // The kernels find pixels by 32-bit offsets in bytes.
+  static constexpr int64_t kMaxFloats = INT32_MAX / static_cast<int64_t>(sizeof(float));
+
   // Every stride-th pixel of every stride-th row: row r is the image's r * stride_height + top. The columns [first,
   // last) are its pixels from `pixel` on, which is less than the stride; the others lie outside of it.
   struct Phase {
     int32_t top, left, first, last, pixel;
+  };
+
+  // Pixels as a tile, if there is one that is so wide.
+  struct OneTile {
+    int64_t work;  // multiply-adds of vectors that a block takes
+    bool fits;
   };
 
   // A run of pixels, cut into tiles.
@@ -82,6 +95,13 @@ class Conv : public graph::Op {
   int32_t ScratchStart(int32_t first) const;
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
+  bool GatheringPays(const graph::Planner& planner) const;
+  std::vector<int32_t> PrepareGathering();
+  int64_t GatheredFloats() const;  // of a channel
+  int64_t SliceFloats() const;
+  const float* Gather(const float* image, int slice, float* scratch) const;
+  static OneTile AsOneTile(const kernels::KernelTable& kernels, int log2_block, int64_t pixels);
+  int Log2Block(const kernels::KernelTable& kernels, int64_t pixels) const;
   bool ImageRowsPay(const int32_t* column_offset) const;
   int32_t TileVectors() const;
   int32_t TilesOf(int32_t image_rows) const;
@@ -103,8 +123,10 @@ class Conv : public graph::Op {
   int64_t residual_batch_ = 0;  // as planes.batch: a part of a concatenation has its own
   int32_t input_height_ = 0, most_rows_ = 0;
   int tiling_ = 0;
-  bool again_ = false;     // Prepare will be called again, and needs the weights
-  bool in_place_ = false;  // reads the image where it is
+  bool again_ = false;  // Prepare will be called again, and needs the weights
+  // How it reads the image: where that is, from what Split made, or from what Gather did.
+  enum class Way { kInPlace, kSplit, kGathered };
+  Way way_ = Way::kSplit;
 
   kernels::PackedMatrix packed_;
   // Tiles are of rows of the image, or else of runs of pixels: by what is beside their vectors, and by how many these
@@ -123,6 +145,14 @@ class Conv : public graph::Op {
   std::vector<Phase> phases_;
   int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
   int32_t common_columns_ = 0;  // that all phases have
+  // Or, gathered: [task][input channel of a slice][part][gathered_part_]. Of each part, which pixel it begins with, and
+  // a mask of what lies within the image.
+  struct Part {
+    int32_t top, left;
+  };
+  std::vector<Part> gathered_;
+  std::vector<int32_t> gathered_mask_;
+  int32_t gathered_part_ = 0, slice_channels_ = 0;
 };
 
 }  // namespace ops

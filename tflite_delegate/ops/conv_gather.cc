@@ -1,0 +1,119 @@
+// How the pixels of a small image come to scratch, where larger kernels are about to multiply by them.
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "tflite_delegate/graph/planner.h"
+#include "tflite_delegate/ops/conv.h"
+
+namespace block_sparse {
+namespace ops {
+
+namespace {
+
+int64_t WholeLines(int64_t pixels) {
+  return (pixels + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
+}
+
+// Rows that all positions of a kernel, one above the other, meet of an image without the rows that a stride leaves out.
+int32_t RowsMet(const ConvOptions& o, int32_t output_height) {
+  return output_height + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
+}
+
+}  // namespace
+
+// Whether an image is small enough to be one tile, and so much smaller without anything between its rows that this
+// makes up for the gathering. To be asked before planes are set: other ops may yet need something there.
+bool Conv::GatheringPays(const graph::Planner& planner) const {
+  const graph::Value &in = planner.value(inputs[0]), &out = planner.value(output);
+  const kernels::KernelTable& kernels = planner.kernels();
+  const ConvOptions& o = options_;
+  const int64_t positions = int64_t{o.kernel_height} * o.kernel_width;
+  if (positions == 1 || in.layout != graph::Layout::kPlanar || o.stride_width > kernels::kGatherMaxStep) return false;
+  if (LikesImageRows()) return false;
+  const int64_t pixels = int64_t{out.height()} * out.width();
+  const int log2_block = Log2Block(kernels, pixels);
+  const OneTile gathered = AsOneTile(kernels, log2_block, pixels);
+  if (!gathered.fits) return false;
+  const int64_t between = o.stride_height == 1 && o.stride_width == 1
+                              ? std::max(border_.left, border_.right)
+                              : (o.kernel_width - 1) * o.dilation_width / o.stride_width;
+  const int64_t not_gathered = AsOneTile(kernels, log2_block, pixels + (out.height() - 1) * between).work;
+  // Of a channel.
+  const int64_t parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
+  const int64_t part = RowsMet(o, out.height()) * (int64_t{out.width()} + between) + 2 * kernels::kMaxLanes;
+  if (in.channels() * parts * part > kMaxFloats) return false;
+  const int64_t columns = positions * in.channels();
+  const int64_t weights = weights_.dense != nullptr ? weights_.rows * columns : weights_.sparse.weights();
+  constexpr int64_t kGathered = 4;  // multiply-adds that gathering a vector takes the time of
+  return (weights >> log2_block) * (not_gathered - gathered.work) >
+         kGathered * in.channels() * parts * (part / kernels.lanes);
+}
+
+// Positions of the kernel that lie above each other, in rows that a stride takes together, meet the same pixels rows
+// apart: they have one part of scratch. Returns where in scratch each position finds the first pixel of a channel, or
+// nothing where that is out of reach.
+std::vector<int32_t> Conv::PrepareGathering() {
+  const ConvOptions& o = options_;
+  const int64_t row = output_.planes.row, rows = RowsMet(o, output_.height());
+  // Whole vectors of a part's last row are written, and those of a tile read.
+  const int64_t part_floats = WholeLines(std::max((rows - 1) * row + WholeLines(output_.width()),
+                                                  (rows - output_.height()) * row + WholeLines(output_.run())));
+  const int64_t parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
+  if (part_floats > kMaxFloats / parts / input_.channels()) return {};
+  gathered_part_ = static_cast<int32_t>(part_floats);
+  gathered_.clear();
+  gathered_mask_.clear();
+  std::vector<int32_t> position;
+  for (int32_t ky = 0; ky < o.kernel_height; ky++) {
+    const int32_t y = ky * o.dilation_height, top = y % o.stride_height - border_.top;
+    size_t part = 0;
+    while (part < gathered_.size() && gathered_[part].top != top) part += o.kernel_width;
+    for (int32_t kx = 0; kx < o.kernel_width; kx++, part++) {
+      position.push_back(static_cast<int32_t>(part * part_floats + y / o.stride_height * row));
+      if (part < gathered_.size()) continue;
+      const int32_t left = kx * o.dilation_width - border_.left;
+      gathered_.push_back({top, left});
+      for (int64_t i = 0; i < part_floats; i++) {
+        const int64_t from_y = i / row * o.stride_height + top, from_x = i % row * o.stride_width + left;
+        const bool inside = from_y >= 0 && from_y < input_.height() && from_x >= 0 && from_x < input_.width();
+        gathered_mask_.push_back(inside ? -1 : 0);
+      }
+    }
+  }
+  return position;
+}
+
+int64_t Conv::GatheredFloats() const { return static_cast<int64_t>(gathered_.size()) * gathered_part_; }
+int64_t Conv::SliceFloats() const { return slice_channels_ * GatheredFloats(); }
+
+// Gathers a slice's channels to scratch; returns where channel 0 would be.
+const float* Conv::Gather(const float* image, int slice, float* scratch) const {
+  const int32_t first = slice * slice_channels_;
+  const ConvOptions& o = options_;
+  const int32_t row = output_.planes.row, rows = RowsMet(o, output_.height());
+  kernels::GatherArgs args = {};
+  args.x_plane = input_.planes.plane;
+  args.channels = std::min(slice_channels_, input_.channels() - first);
+  args.y_plane = GatheredFloats();
+  if (o.stride_height == 1 && o.stride_width == 1 && input_.planes.row == row) {
+    args.rows = 1;  // of all rows
+    args.columns = (rows - 1) * row + output_.width();
+  } else {
+    args.x_row = int64_t{o.stride_height} * input_.planes.row;
+    args.rows = rows;
+    args.columns = output_.width();
+    args.y_row = row;
+  }
+  image += int64_t{first} * input_.planes.plane;
+  for (size_t part = 0; part < gathered_.size(); part++) {
+    args.x = image + int64_t{gathered_[part].top} * input_.planes.row + gathered_[part].left;
+    args.mask = gathered_mask_.data() + part * gathered_part_;
+    args.y = scratch + part * gathered_part_;
+    strided_.gather[o.stride_width](args);
+  }
+  return scratch - first * GatheredFloats();
+}
+
+}  // namespace ops
+}  // namespace block_sparse
