@@ -524,6 +524,7 @@ TEST(Conv, Gathered) {
           if (seed % 2 == 0) tester.dilation(1 + seed % 4, 1 + seed % 3);
           if (seed % 3 == 1) tester.residual(ConvTester::Residual::kOther).clamp(-0.5f, 1.5f);
           if (seed % 11 == 0) tester.pad({seed % 3, 1, seed % 2, 2});
+          if (seed % 17 == 0) tester.pad({1, 2 * width + 1, 0, width + 2});  // wider than the image
           if (tester.output_height() < 1 || tester.output_width() < 1) tester.same(true);
           tester.Test({1, 2, 3, 8});
           if (HasFailure()) return;

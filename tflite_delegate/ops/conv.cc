@@ -84,7 +84,7 @@ void Conv::Constrain(graph::Planner* planner) {
   if (way_ == Way::kGathered) {
     // From the first position's first pixel to a vector, or two under a stride, past the last one's last.
     const int32_t beyond = border_.right + options_.stride_width * (out.width() + kernels::kMaxLanes);
-    planner->Room(inputs[0], border_.top + 1, border_.bottom + 1 + beyond / in.width());
+    planner->Room(inputs[0], border_.top + 1 + border_.left / in.width(), border_.bottom + 1 + beyond / in.width());
   } else if (in_place) {
     if (border_.any()) planner->ZeroBorder(inputs[0], border_);
   } else {
@@ -234,7 +234,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   // Enough pieces of work for the threads to end together, and panels whose weights stay in half of a second-level
   // cache of a megabyte while the tiles go by: 7 % of dense 3x3 layers of 14x14x512.
   constexpr size_t kPanelBytes = 512 << 10;
-  // Each panel gathers for itself.
+  // Where each panel gathers for itself, no more than threads.
   const int pieces = num_threads == 1 || way_ == Way::kGathered ? num_threads : 6 * num_threads;
   const int by_cache = tile_count > 1 ? static_cast<int>(WeightBytes() / kPanelBytes) : 1;
   const int panels = std::max(1, std::min(std::max(pieces / tile_count, by_cache), weights_.rows / 32));
