@@ -165,8 +165,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   std::vector<int32_t> position(static_cast<size_t>(o.kernel_height) * o.kernel_width);
   int32_t plane = input_.planes.plane;
   if (way_ == Way::kGathered) {
-    position = PrepareGathering();
-    if (position.empty()) return false;
+    if (!PrepareGathering(&position)) return false;
     plane = static_cast<int32_t>(GatheredFloats());
   } else if (way_ == Way::kInPlace) {
     for (int32_t ky = 0; ky < o.kernel_height; ky++) {

@@ -96,7 +96,7 @@ class Conv : public graph::Op {
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
   bool GatheringPays(const graph::Planner& planner) const;
-  std::vector<int32_t> PrepareGathering();
+  bool PrepareGathering(std::vector<int32_t>* position);
   int64_t GatheredFloats() const;  // of a channel
   int64_t SliceFloats() const;
   const float* Gather(const float* image, int slice, float* scratch) const;
@@ -145,14 +145,10 @@ class Conv : public graph::Op {
   std::vector<Phase> phases_;
   int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
   int32_t common_columns_ = 0;  // that all phases have
-  // Or, gathered: [task][input channel of a slice][part][gathered_part_]. Of each part, which pixel it begins with, and
-  // a mask of what lies within the image.
-  struct Part {
-    int32_t top, left;
-  };
-  std::vector<Part> gathered_;
-  std::vector<int32_t> gathered_mask_;
-  int32_t gathered_part_ = 0, slice_channels_ = 0;
+  // Or, gathered: [task][input channel of a slice][part][gathered_part_]. Of each part, how far from the image's first
+  // pixel it begins, and a mask of what lies within the image.
+  std::vector<int32_t> gathered_from_, gathered_mask_;
+  int32_t gathered_parts_ = 0, gathered_part_ = 0, slice_channels_ = 0;
 };
 
 }  // namespace ops

@@ -51,40 +51,46 @@ bool Conv::GatheringPays(const graph::Planner& planner) const {
 }
 
 // Positions of the kernel that lie above each other, in rows that a stride takes together, meet the same pixels rows
-// apart: they have one part of scratch. Returns where in scratch each position finds the first pixel of a channel, or
-// nothing where that is out of reach.
-std::vector<int32_t> Conv::PrepareGathering() {
+// apart: they have one part of scratch. Sets where in scratch each position finds the first pixel of a channel; false
+// if that is out of reach.
+bool Conv::PrepareGathering(std::vector<int32_t>* position) {
   const ConvOptions& o = options_;
   const int64_t row = output_.planes.row, rows = RowsMet(o, output_.height());
   // Whole vectors of a part's last row are written, and those of a tile read.
   const int64_t part_floats = WholeLines(std::max((rows - 1) * row + WholeLines(output_.width()),
                                                   (rows - output_.height()) * row + WholeLines(output_.run())));
-  const int64_t parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
-  if (part_floats > kMaxFloats / parts / input_.channels()) return {};
+  const int64_t most_parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
+  if (part_floats > kMaxFloats / most_parts / input_.channels()) return false;
   gathered_part_ = static_cast<int32_t>(part_floats);
-  gathered_.clear();
-  gathered_mask_.clear();
-  std::vector<int32_t> position;
+  gathered_parts_ = 0;
+  gathered_from_ = std::vector<int32_t>(static_cast<size_t>(most_parts));
+  gathered_mask_ = std::vector<int32_t>(static_cast<size_t>(most_parts * part_floats));
+  std::vector<int32_t> parts_to(static_cast<size_t>(o.stride_height));  // the end of the parts that rows have, or 0
   for (int32_t ky = 0; ky < o.kernel_height; ky++) {
     const int32_t y = ky * o.dilation_height, top = y % o.stride_height - border_.top;
-    size_t part = 0;
-    while (part < gathered_.size() && gathered_[part].top != top) part += o.kernel_width;
-    for (int32_t kx = 0; kx < o.kernel_width; kx++, part++) {
-      position.push_back(static_cast<int32_t>(part * part_floats + y / o.stride_height * row));
-      if (part < gathered_.size()) continue;
+    int32_t& end = parts_to[y % o.stride_height];
+    const bool known = end > 0;
+    if (!known) {
+      gathered_parts_ += o.kernel_width;
+      end = gathered_parts_;
+    }
+    for (int32_t kx = 0; kx < o.kernel_width; kx++) {
+      const int64_t part = end - o.kernel_width + kx;
+      (*position)[ky * o.kernel_width + kx] = static_cast<int32_t>(part * part_floats + y / o.stride_height * row);
+      if (known) continue;
       const int32_t left = kx * o.dilation_width - border_.left;
-      gathered_.push_back({top, left});
+      gathered_from_[part] = top * input_.planes.row + left;
       for (int64_t i = 0; i < part_floats; i++) {
         const int64_t from_y = i / row * o.stride_height + top, from_x = i % row * o.stride_width + left;
         const bool inside = from_y >= 0 && from_y < input_.height() && from_x >= 0 && from_x < input_.width();
-        gathered_mask_.push_back(inside ? -1 : 0);
+        gathered_mask_[part * part_floats + i] = inside ? -1 : 0;
       }
     }
   }
-  return position;
+  return true;
 }
 
-int64_t Conv::GatheredFloats() const { return static_cast<int64_t>(gathered_.size()) * gathered_part_; }
+int64_t Conv::GatheredFloats() const { return int64_t{gathered_parts_} * gathered_part_; }
 int64_t Conv::SliceFloats() const { return slice_channels_ * GatheredFloats(); }
 
 // Gathers a slice's channels to scratch; returns where channel 0 would be.
@@ -106,10 +112,10 @@ const float* Conv::Gather(const float* image, int slice, float* scratch) const {
     args.y_row = row;
   }
   image += int64_t{first} * input_.planes.plane;
-  for (size_t part = 0; part < gathered_.size(); part++) {
-    args.x = image + int64_t{gathered_[part].top} * input_.planes.row + gathered_[part].left;
-    args.mask = gathered_mask_.data() + part * gathered_part_;
-    args.y = scratch + part * gathered_part_;
+  for (int32_t part = 0; part < gathered_parts_; part++) {
+    args.x = image + gathered_from_[part];
+    args.mask = gathered_mask_.data() + int64_t{part} * gathered_part_;
+    args.y = scratch + int64_t{part} * gathered_part_;
     strided_.gather[o.stride_width](args);
   }
   return scratch - first * GatheredFloats();
