@@ -17,7 +17,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup build format lint test-cpp test-sanitizers test-cpp-aarch64 test-python test-android \
-  test-android-screen test demo android-demo bench-selection bench-latency bench-payoff bench-mapping bench-metadata bench-retained \
+  test-android-screen test demo android-demo bench-selection bench-latency bench-dense bench-payoff bench-mapping bench-metadata bench-retained \
   bench-overhead bench-startup bench-kernels bench-instructions bench-neon bench-recurrent bench-search bench demo-recurrent accuracy \
   clean
 
@@ -114,6 +114,11 @@ bench-latency: ## whole networks, dense against sparse, to build/bench/latency.j
 	$(BAZEL) build $(DELEGATE)
 	$(PYTHON) -m benchmarks.latency
 
+bench-dense: ## layers that stay dense against XNNPACK's, to build/bench/dense.jsonl
+	@tools/setup.sh python build
+	$(BAZEL) build $(DELEGATE)
+	$(PYTHON) -m benchmarks.dense
+
 bench-payoff: ## from which share of zeros on a layer is the faster for them, to build/bench/payoff.jsonl
 	@tools/setup.sh python build
 	$(BAZEL) build $(DELEGATE)
@@ -162,7 +167,7 @@ bench-neon: ## the NEON kernels' inner loops in llvm-mca, to build/bench/neon.js
 	$(BAZEL) build --config=aarch64 $(DELEGATE)
 	$(PYTHON) -m benchmarks.neon
 
-bench: bench-selection bench-latency bench-payoff bench-recurrent bench-mapping bench-metadata bench-retained bench-overhead bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
+bench: bench-selection bench-latency bench-dense bench-payoff bench-recurrent bench-mapping bench-metadata bench-retained bench-overhead bench-startup bench-kernels bench-instructions bench-neon ## all benchmarks but search and accuracy
 
 # oneDNN, which is off elsewhere for results that are equal everywhere, doubles the speed of training.
 accuracy: ## train and prune to each structure, an hour, stopped and resumed at will; to build/accuracy and docs/accuracy.md

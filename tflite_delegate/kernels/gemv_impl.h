@@ -22,6 +22,12 @@
 namespace block_sparse {
 namespace kernels {
 
+// How far ahead of their use weights are fetched, in floats: of the same row, and past its end of the row that comes
+// after it in the next tile. The processor fetches ahead too, but no further than a page, which is a row of 1024.
+// AVX-512 on Zen 5: rows of 1024 take three quarters of the time, of 256 nine tenths; 256, and a whole tile, are no
+// better.
+constexpr int32_t kDenseAhead = 512;
+
 template <class Simd, int kRows, int kBatch>
 class DenseGemv {
   using Vec = typename Simd::Vec;
@@ -41,15 +47,17 @@ class DenseGemv {
     });
     for_batch([&](auto b)
                   BLOCK_SPARSE_LAMBDA { x[b] = args.x + std::min<int32_t>(n + b, args.batch - 1) * args.x_stride; });
+    int32_t c = 0;
     const auto add = [&](const auto& load) BLOCK_SPARSE_LAMBDA {
+      [[maybe_unused]] const int64_t next_tile = c + kDenseAhead < args.columns ? 0 : int64_t{kRows - 1} * args.columns;
       Vec inputs[kBatch];
       for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { inputs[b] = load(x[b]); });
       for_rows([&](auto r) BLOCK_SPARSE_LAMBDA {
         const Vec weights = load(w[r]);
+        if constexpr (Simd::kFetchesWeights) __builtin_prefetch(w[r] + c + kDenseAhead + next_tile);
         for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { sum[r][b] = Simd::Fma(sum[r][b], weights, inputs[b]); });
       });
     };
-    int32_t c = 0;
     for (; c + Simd::kLanes <= args.columns; c += Simd::kLanes) {
       add([&](const float* from) BLOCK_SPARSE_LAMBDA { return Simd::Load(from + c); });
     }
