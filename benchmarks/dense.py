@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.latency import BENCH, check_xnnpack, compare, cpu_name, interpreter
+from benchmarks.latency import BENCH, aim, check_xnnpack, compare, cpu_name, interpreter
 from benchmarks.page import replace_part
 from benchmarks.results import write_rows
+from benchmarks.turns import median
 
 AIM = 0.9
 """How fast a layer has to be in the delegate, as a part of XNNPACK's speed."""
@@ -98,7 +98,7 @@ def measure(layer: Any, seconds: float) -> dict[str, Any]:
             if claimed["nodes_claimed"] != claimed["nodes_total"]:
                 raise RuntimeError(f"{layer}: the delegate took {claimed['nodes_claimed']} of {claimed['nodes_total']}")
     times = compare(sides, seconds)[1]
-    each = [statistics.median(call for turn in side for call in turn) * 1e6 for side in times]
+    each = [median(side) * 1e6 for side in times]
     xnnpack, delegate = ((each[2 + side] - each[side]) / (REPEATS[1] - REPEATS[0]) for side in range(2))
     if min(xnnpack, delegate) <= 0.0:
         raise RuntimeError(f"{layer}: its time is lost in what the machine does meanwhile; measure longer (--seconds)")
@@ -115,14 +115,7 @@ def measure(layer: Any, seconds: float) -> dict[str, Any]:
 
 def cells(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
     """What a table says of a layer."""
-    judged = "met" if row["ratio"] >= row["target"] else "missed"
-    return (
-        row["layer"],
-        f"{row['xnnpack_us']:.1f}",
-        f"{row['delegate_us']:.1f}",
-        f"{row['ratio']:.3f}",
-        f"{row['target']} {judged}",
-    )
+    return row["layer"], f"{row['xnnpack_us']:.1f}", f"{row['delegate_us']:.1f}", f"{row['ratio']:.3f}", aim(row)
 
 
 def write_page(results: Path, page: Path) -> None:

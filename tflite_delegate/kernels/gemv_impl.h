@@ -22,10 +22,10 @@
 namespace block_sparse {
 namespace kernels {
 
-// How far ahead of their use weights are fetched, in floats: of the same row, and past its end of the row that comes
-// after it in the next tile. The processor fetches ahead too, but no further than a page, which is a row of 1024.
-// AVX-512 on Zen 5: rows of 1024 take three quarters of the time, of 256 nine tenths; 256, and a whole tile, are no
-// better.
+// How far ahead of their use weights of one vector are fetched, in floats: of the same row, and past its end of the row
+// that comes after it in the next tile. The processor fetches ahead too, but no further than a page, which is a row of
+// 1024. AVX-512 on Zen 5: layers with such rows take three quarters of the time, with rows of 256 nine tenths. Fetching
+// 256 floats or a whole tile ahead is no better.
 constexpr int32_t kDenseAhead = 512;
 
 template <class Simd, int kRows, int kBatch>
@@ -54,7 +54,7 @@ class DenseGemv {
       for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { inputs[b] = load(x[b]); });
       for_rows([&](auto r) BLOCK_SPARSE_LAMBDA {
         const Vec weights = load(w[r]);
-        if constexpr (Simd::kFetchesWeights) __builtin_prefetch(w[r] + c + kDenseAhead + next_tile);
+        if constexpr (kBatch == 1 && Simd::kFetchesWeights) __builtin_prefetch(w[r] + c + kDenseAhead + next_tile);
         for_batch([&](auto b) BLOCK_SPARSE_LAMBDA { sum[r][b] = Simd::Fma(sum[r][b], weights, inputs[b]); });
       });
     };

@@ -104,14 +104,11 @@ bool Conv::LikesImageRows() const {
 // pixels to less than four fifths would use that up. Other tiles go through what is between the rows.
 void Conv::WeighWholeLines(graph::Planner* planner) const {
   const graph::Value& out = planner->value(output);
-  const auto in_lines = [](int64_t pixels) {
-    return (pixels + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
-  };
   const int64_t width = out.width(), tight = width + std::max(border_.left, border_.right);
   const double blocks = static_cast<double>(weights_.sparse.weights());
   const double weights = weights_.dense != nullptr ? static_cast<double>(weights_.rows) * weights_.columns : blocks;
-  const bool gains = LikesImageRows() && in_lines(width) * 4 <= width * 5;
-  const double pixels = gains ? width / 4.0 : static_cast<double>(tight - in_lines(tight));
+  const bool gains = LikesImageRows() && WholeLines(width) * 4 <= width * 5;
+  const double pixels = gains ? width / 4.0 : static_cast<double>(tight - WholeLines(tight));
   planner->WeighWholeLines(output, weights * out.height() * pixels);
 }
 
@@ -177,7 +174,7 @@ bool Conv::Prepare(const graph::Graph& graph, const kernels::KernelTable& kernel
   } else {
     phases_.clear();
     columns_ = output_.width() + (o.kernel_width - 1) * o.dilation_width / o.stride_width;
-    phase_height_ = output_.height() + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
+    phase_height_ = RowsMet(output_.height());
     // Of what one run needs: it begins up to a cache line before its first row, and where it is not the last, tiles may
     // read as far past its last row as a kernel is wide.
     const int32_t before = (kernels::kMaxLanes + row - 2) / row;
@@ -436,8 +433,7 @@ void Conv::RunRows(const graph::RunContext& context, int32_t begin, int32_t end)
     if (way_ != Way::kSplit) {
       x += input_.planes.origin;
     } else {
-      const int32_t reach = (options_.kernel_height - 1) * options_.dilation_height / options_.stride_height;
-      Split(x, context.scratch, first, std::min(phase_height_, end + reach), context.pool);
+      Split(x, context.scratch, first, std::min(phase_height_, RowsMet(end)), context.pool);
       x = context.scratch;
       origin = ScratchStart(first);
     }

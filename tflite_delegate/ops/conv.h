@@ -6,7 +6,7 @@
 // a kernel position is a shift again.
 //
 // Of a small image, what lies between the rows would be a good part: 7 x 7 pixels are three vectors of AVX-512 and one
-// pixel, and with a zero between the rows four vectors. Larger kernels then gather what each of their positions meets,
+// pixel, and with a zero between the rows four vectors. Larger kernels then gather what each of their columns meets,
 // without anything between the rows.
 //
 // Single weights of larger kernels are best multiplied by tiles of several rows of the image (spmm_rows.h), whose rows
@@ -95,7 +95,12 @@ class Conv : public graph::Op {
   int32_t ScratchStart(int32_t first) const;
   bool LikesImageRows() const;
   void WeighWholeLines(graph::Planner* planner) const;
+  // Rows that all positions of the kernel, one above the other, meet, without those that a stride leaves out.
+  int32_t RowsMet(int32_t output_rows) const {
+    return output_rows + (options_.kernel_height - 1) * options_.dilation_height / options_.stride_height;
+  }
   bool GatheringPays(const graph::Planner& planner) const;
+  int64_t MostParts() const;
   bool PrepareGathering(std::vector<int32_t>* position);
   int64_t GatheredFloats() const;  // of a channel
   int64_t SliceFloats() const;
@@ -145,10 +150,10 @@ class Conv : public graph::Op {
   std::vector<Phase> phases_;
   int32_t phase_height_ = 0, scratch_plane_ = 0, columns_ = 0;
   int32_t common_columns_ = 0;  // that all phases have
-  // Or, gathered: [task][input channel of a slice][part][gathered_part_]. Of each part, how far from the image's first
+  // Or, gathered: [task][input channel of a slice][part][part_floats_]. Of each part, how far from the image's first
   // pixel it begins, and a mask of what lies within the image.
   std::vector<int32_t> gathered_from_, gathered_mask_;
-  int32_t gathered_parts_ = 0, gathered_part_ = 0, slice_channels_ = 0;
+  int32_t gathered_parts_ = 0, part_floats_ = 0, slice_channels_ = 0;
 };
 
 }  // namespace ops

@@ -5,22 +5,14 @@
 
 #include "tflite_delegate/graph/planner.h"
 #include "tflite_delegate/ops/conv.h"
+#include "tflite_delegate/ops/image.h"
 
 namespace block_sparse {
 namespace ops {
 
-namespace {
-
-int64_t WholeLines(int64_t pixels) {
-  return (pixels + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
+int64_t Conv::MostParts() const {
+  return int64_t{options_.kernel_width} * std::min(options_.kernel_height, options_.stride_height);
 }
-
-// Rows that all positions of a kernel, one above the other, meet of an image without the rows that a stride leaves out.
-int32_t RowsMet(const ConvOptions& o, int32_t output_height) {
-  return output_height + (o.kernel_height - 1) * o.dilation_height / o.stride_height;
-}
-
-}  // namespace
 
 // Whether an image is small enough to be one tile, and so much smaller without anything between its rows that this
 // makes up for the gathering. To be asked before planes are set: other ops may yet need something there.
@@ -40,8 +32,8 @@ bool Conv::GatheringPays(const graph::Planner& planner) const {
                               : (o.kernel_width - 1) * o.dilation_width / o.stride_width;
   const int64_t not_gathered = AsOneTile(kernels, log2_block, pixels + (out.height() - 1) * between).work;
   // Of a channel.
-  const int64_t parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
-  const int64_t part = RowsMet(o, out.height()) * (int64_t{out.width()} + between) + 2 * kernels::kMaxLanes;
+  const int64_t parts = MostParts();
+  const int64_t part = RowsMet(out.height()) * (int64_t{out.width()} + between) + 2 * kernels::kMaxLanes;
   if (in.channels() * parts * part > kMaxFloats) return false;
   const int64_t columns = positions * in.channels();
   const int64_t weights = weights_.dense != nullptr ? weights_.rows * columns : weights_.sparse.weights();
@@ -55,13 +47,13 @@ bool Conv::GatheringPays(const graph::Planner& planner) const {
 // if that is out of reach.
 bool Conv::PrepareGathering(std::vector<int32_t>* position) {
   const ConvOptions& o = options_;
-  const int64_t row = output_.planes.row, rows = RowsMet(o, output_.height());
+  const int64_t row = output_.planes.row, rows = RowsMet(output_.height());
   // Whole vectors of a part's last row are written, and those of a tile read.
   const int64_t part_floats = WholeLines(std::max((rows - 1) * row + WholeLines(output_.width()),
                                                   (rows - output_.height()) * row + WholeLines(output_.run())));
-  const int64_t most_parts = int64_t{o.kernel_width} * std::min(o.kernel_height, o.stride_height);
+  const int64_t most_parts = MostParts();
   if (part_floats > kMaxFloats / most_parts / input_.channels()) return false;
-  gathered_part_ = static_cast<int32_t>(part_floats);
+  part_floats_ = static_cast<int32_t>(part_floats);
   gathered_parts_ = 0;
   gathered_from_ = std::vector<int32_t>(static_cast<size_t>(most_parts));
   gathered_mask_ = std::vector<int32_t>(static_cast<size_t>(most_parts * part_floats));
@@ -90,14 +82,14 @@ bool Conv::PrepareGathering(std::vector<int32_t>* position) {
   return true;
 }
 
-int64_t Conv::GatheredFloats() const { return int64_t{gathered_parts_} * gathered_part_; }
+int64_t Conv::GatheredFloats() const { return int64_t{gathered_parts_} * part_floats_; }
 int64_t Conv::SliceFloats() const { return slice_channels_ * GatheredFloats(); }
 
 // Gathers a slice's channels to scratch; returns where channel 0 would be.
 const float* Conv::Gather(const float* image, int slice, float* scratch) const {
   const int32_t first = slice * slice_channels_;
   const ConvOptions& o = options_;
-  const int32_t row = output_.planes.row, rows = RowsMet(o, output_.height());
+  const int32_t row = output_.planes.row, rows = RowsMet(output_.height());
   kernels::GatherArgs args = {};
   args.x_plane = input_.planes.plane;
   args.channels = std::min(slice_channels_, input_.channels() - first);
@@ -114,8 +106,8 @@ const float* Conv::Gather(const float* image, int slice, float* scratch) const {
   image += int64_t{first} * input_.planes.plane;
   for (int32_t part = 0; part < gathered_parts_; part++) {
     args.x = image + gathered_from_[part];
-    args.mask = gathered_mask_.data() + int64_t{part} * gathered_part_;
-    args.y = scratch + int64_t{part} * gathered_part_;
+    args.mask = gathered_mask_.data() + int64_t{part} * part_floats_;
+    args.y = scratch + int64_t{part} * part_floats_;
     strided_.gather[o.stride_width](args);
   }
   return scratch - first * GatheredFloats();

@@ -12,6 +12,10 @@
 namespace block_sparse {
 namespace ops {
 
+inline int64_t WholeLines(int64_t pixels) {
+  return (pixels + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
+}
+
 struct Image {
   int32_t batch = 0, height = 0, width = 0, channels = 0;
   graph::Planes planes;
@@ -38,7 +42,7 @@ struct Image {
   // Pixels of a plane as one run of whole vectors, which may be read and written.
   int32_t Run() const {
     if (!planar) return 1;
-    return (planes.run(height, width) + kernels::kMaxLanes - 1) / kernels::kMaxLanes * kernels::kMaxLanes;
+    return static_cast<int32_t>(WholeLines(planes.run(height, width)));
   }
 };
 
