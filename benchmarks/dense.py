@@ -40,8 +40,10 @@ LAYERS = (
     "conv 14x14x512 512 3x3 1",
     "conv 7x7x256 256 3x3 1",
     "conv 7x7x512 512 3x3 1",
+    "dense 256 256",
     "dense 512 512",
     "dense 1024 1024",
+    "dense 1280 1280",
 )
 HEADINGS = ("layer", "XNNPACK, us", "delegate, us", "ratio", "aim")
 

@@ -158,6 +158,42 @@ TEST(DenseGemv, RowDoesNotDependOnItsNeighboursNorOnTheBatch) {
   }
 }
 
+TEST(DenseGemv, ResultDoesNotDependOnWhereTheWeightsLie) {
+  std::mt19937 random(4);
+  for (const KernelTable* const* table = AvailableKernels(); *table != nullptr; table++) {
+    for (int32_t columns : {3, 16, 37, 64}) {
+      for (int32_t batch : {1, 4}) {
+        const int32_t rows = 13;
+        const std::vector<float> weights = Random(rows * columns, &random), x = Random(batch * columns, &random);
+        std::vector<float> first;
+        for (size_t offset = 0; offset < 16; offset++) {
+          SCOPED_TRACE(::testing::Message() << (*table)->name << ", " << columns << " columns, batch " << batch
+                                            << ", weights " << offset << " floats on");
+          // Whatever lies before the weights and behind them is not to be read.
+          alignas(64) float memory[16 + 13 * 64 + 16];
+          std::fill(std::begin(memory), std::end(memory), kNan);
+          std::copy(weights.begin(), weights.end(), memory + offset);
+          std::vector<float> y(rows * batch);
+          kernels::GemvArgs args = {};
+          args.weights = memory + offset;
+          args.rows = rows;
+          args.columns = columns;
+          args.x = x.data();
+          args.x_stride = columns;
+          args.y = y.data();
+          args.y_stride = rows;
+          args.batch = batch;
+          args.low = -kInfinity;
+          args.high = kInfinity;
+          (*table)->gemv.dense(args);
+          if (offset == 0) first = y;
+          EXPECT_EQ(y, first);
+        }
+      }
+    }
+  }
+}
+
 // --- Block-sparse ---
 
 // Blocks that do not overlap, drawn with probability `density` a row, and the dense matrix they stand for.

@@ -30,6 +30,9 @@ struct Simd {
   static Vec Load(const float* p) { return _mm256_loadu_ps(p); }
   static void Store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static Vec LoadN(const float* p, int n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
+  static Vec LoadBetween(const float* p, int first, int end) {
+    return _mm256_maskload_ps(p, _mm256_andnot_si256(FirstLanes(first), FirstLanes(end)));
+  }
   static void StoreN(float* p, Vec v, int n) { _mm256_maskstore_ps(p, FirstLanes(n), v); }
   static Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
   static Vec Sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
@@ -43,6 +46,11 @@ struct Simd {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  static void Sums(const Vec* v, float* sums) {
+    const Vec all = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
   }
 
   using Mask = __m256;
@@ -76,6 +84,10 @@ struct Simd {
   static Vec InRegister(Vec v) {
     asm("" : "+x"(v));
     return v;
+  }
+  static Vec Turn(Vec v, int n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_permutevar8x32_ps(v, _mm256_add_epi32(lane, _mm256_set1_epi32(n)));  // which takes them modulo 8
   }
   static Vec NextEven(Vec, const float* p) { return LoadEven(p + 2); }
   static Vec InOrder(Vec v) {

@@ -30,6 +30,9 @@ struct Simd {
   static Vec Load(const float* p) { return _mm512_loadu_ps(p); }
   static void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   static Vec LoadN(const float* p, int n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
+  static Vec LoadBetween(const float* p, int first, int end) {
+    return _mm512_maskz_loadu_ps(FirstLanes(end) & ~FirstLanes(first), p);
+  }
   static void StoreN(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, FirstLanes(n), v); }
   static Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
@@ -40,6 +43,16 @@ struct Simd {
   static Vec Min(Vec bound, Vec v) { return _mm512_min_ps(bound, v); }
   static Vec Fma(Vec sum, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, sum); }
   static float Sum(Vec v) { return _mm512_reduce_add_ps(v); }
+  static void Sums(const Vec* v, float* sums) {
+    // Quarters of one vector side by side, then those of all four, and so on within the quarters.
+    const Vec ab = Add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));
+    const Vec cd = Add(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xEE));
+    Vec all = Add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    all = Add(all, _mm512_permute_ps(all, 0x4E));
+    all = Add(all, _mm512_permute_ps(all, 0xB1));
+    const __m512i firsts = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all)));
+  }
 
   using Mask = __mmask16;
   static Mask LoadMask(const int32_t* p) {
@@ -77,6 +90,10 @@ struct Simd {
   template <int kBy>
   static Vec Shift(Vec v, Vec next) {
     return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(next), _mm512_castps_si512(v), kBy));
+  }
+  static Vec Turn(Vec v, int n) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(lane, _mm512_set1_epi32(n)), v);  // which takes them modulo 16
   }
   static Vec NextEven(Vec even, const float* p) {
     return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(Load(p + 32)), _mm512_castps_si512(even), 1));

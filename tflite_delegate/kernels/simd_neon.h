@@ -45,6 +45,9 @@ struct Simd {
   static Vec Min(Vec bound, Vec v) { return vminq_f32(bound, v); }
   static Vec Fma(Vec sum, Vec a, Vec b) { return vfmaq_f32(sum, a, b); }
   static float Sum(Vec v) { return vaddvq_f32(v); }
+  static void Sums(const Vec* v, float* sums) {
+    vst1q_f32(sums, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
+  }
 
   using Mask = uint32x4_t;
   static Mask LoadMask(const int32_t* p) { return vreinterpretq_u32_s32(vld1q_s32(p)); }

@@ -39,6 +39,9 @@ struct Simd {
   static Vec Min(Vec bound, Vec v) { return bound < v ? bound : v; }
   static Vec Fma(Vec sum, Vec a, Vec b) { return sum + a * b; }
   static float Sum(Vec v) { return v; }
+  static void Sums(const Vec* v, float* sums) {
+    for (int k = 0; k < 4; k++) sums[k] = v[k];
+  }
 
   using Mask = bool;
   static Mask LoadMask(const int32_t* p) { return *p != 0; }
