@@ -18,6 +18,10 @@ class ByteGapReader {
 
   // Decodes one gap. False where the bytes end within it or it does not fit 32 bits.
   bool Gap(uint64_t* gap) {
+    if (!AtEnd() && bytes_.data[next_] < 0x80) {  // nearly always
+      *gap = bytes_.data[next_++];
+      return true;
+    }
     uint64_t value = 0;
     for (int shift = 0; shift < 35; shift += 7) {
       if (AtEnd()) return false;

@@ -88,9 +88,8 @@ struct BlockAndRow {
   int32_t row;
 };
 
-// The blocks in the columns' order; empty if that is the order that they are in.
+// The blocks in the columns' order.
 std::vector<BlockAndRow> OrderBlocks(const LoweredMatrix& matrix, const Columns& columns) {
-  if (columns.own_order) return {};
   const std::vector<int32_t> place = columns.Places();
   std::vector<uint32_t> next(place.size() + 1, 0);
   for (int32_t column : matrix.block_column) next[place[column] + 1]++;
@@ -200,13 +199,11 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   packed.aligned = matrix.aligned || block == 1;
   const Columns columns(column_offset, matrix.columns, slice_bytes);
   packed.slices = columns.slices;
-  // Blocks of each row of each slice.
-  const auto cell_of = [&](const BlockAndRow& at) {
-    return static_cast<size_t>(columns.slice[matrix.block_column[at.block]]) * rows + at.row;
-  };
-  const auto block_at = [&](size_t i) { return BlockAndRow{static_cast<uint32_t>(i), matrix.block_row[i]}; };
+  // Blocks of each cell, which is a row of a slice; first_cell[c] + r is that of column c and row r.
+  std::vector<size_t> first_cell(matrix.columns);
+  for (int32_t c = 0; c < matrix.columns; c++) first_cell[c] = static_cast<size_t>(columns.slice[c]) * rows;
   std::vector<uint32_t> count(static_cast<size_t>(packed.slices) * rows, 0);
-  for (size_t i = 0; i < matrix.blocks(); i++) count[cell_of(block_at(i))]++;
+  for (size_t i = 0; i < matrix.blocks(); i++) count[first_cell[matrix.block_column[i]] + matrix.block_row[i]]++;
   std::vector<uint32_t> row_begin(static_cast<size_t>(rows) + 1, 0);
   for (size_t i = 0; i < count.size(); i++) row_begin[i % rows + 1] += count[i];
   std::partial_sum(row_begin.begin(), row_begin.end(), row_begin.begin());
@@ -251,18 +248,23 @@ PackedMatrix PackLowered(const LoweredMatrix& matrix, const float* bias, const i
   packed.offsets.resize(size_t{blocks} + kSpmmAhead);
   std::fill(packed.offsets.end() - kSpmmAhead, packed.offsets.end(), 0);
   packed.weights.resize(static_cast<size_t>(blocks) * block);
-  const std::vector<BlockAndRow> order = OrderBlocks(matrix, columns);
   WithBlock(block, [&](auto b) {
     constexpr int kBlock = decltype(b)::value;
-    for (size_t i = 0; i < matrix.blocks(); i++) {
-      const BlockAndRow from = order.empty() ? block_at(i) : order[i];
-      const size_t to = next[cell_of(from)]++;
-      packed.offsets[to] = column_offset[matrix.block_column[from.block]];
-      RotateBlock<kBlock>(matrix.BlockValues(from.block), turn[from.row], &packed.weights[to * kBlock]);
+    const auto move_block = [&, block_column = matrix.block_column.data(), offset_to = packed.offsets.data(),
+                             weights_to = packed.weights.data()](uint32_t i, int32_t row) {
+      const int32_t column = block_column[i];
+      const size_t to = next[first_cell[column] + row]++;
+      offset_to[to] = column_offset[column];
+      RotateBlock<kBlock>(matrix.BlockValues(i), turn[row], weights_to + to * kBlock);
+    };
+    if (columns.own_order) {
+      for (size_t i = 0; i < matrix.blocks(); i++) move_block(static_cast<uint32_t>(i), matrix.block_row[i]);
+    } else {
+      for (const BlockAndRow& one : OrderBlocks(matrix, columns)) move_block(one.block, one.row);
     }
     for (const Again& one : again) {
       const size_t from = next[one.cell] - count[one.cell];
-      const int32_t turned = one.turn - turn[one.cell % rows];
+      const int32_t turned = (one.turn - turn[one.cell % rows]) & (kBlock - 1);
       for (uint32_t i = 0; i < count[one.cell]; i++) {
         packed.offsets[one.to + i] = packed.offsets[from + i];
         RotateBlock<kBlock>(&packed.weights[(from + i) * kBlock], turned, &packed.weights[(one.to + i) * kBlock]);
