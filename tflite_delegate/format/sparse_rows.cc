@@ -180,14 +180,15 @@ SparseRows SortEntries(int32_t rows, int32_t columns, const std::vector<int32_t>
   for (size_t r = 0; r < Index(rows); ++r) sorted.begin[r + 1] += sorted.begin[r];
   std::vector<uint32_t> cursor(sorted.begin.begin(), sorted.begin.end() - 1), by_row(entry_row.size());
   for (size_t i = 0; i < entry_row.size(); ++i) by_row[cursor[Index(entry_row[i])]++] = static_cast<uint32_t>(i);
-  sorted.column.reserve(by_row.size());
-  sorted.value.reserve(by_row.size());
+  sorted.column.resize(by_row.size());
+  sorted.value.resize(by_row.size());
+  size_t at = 0;
   ColumnSorter row(columns);
   for (size_t r = 0; r < Index(rows); ++r) {
     for (uint32_t i = sorted.begin[r]; i < sorted.begin[r + 1]; ++i) row.Add(entry_column[by_row[i]], by_row[i]);
     row.Drain([&](int32_t column, uint32_t entry) {
-      sorted.column.push_back(column);
-      sorted.value.push_back(values[entry]);
+      sorted.column[at] = column;
+      sorted.value[at++] = values[entry];
     });
   }
   return sorted;

@@ -106,23 +106,24 @@ struct SingleWeights {
   SingleWeights(const LoweredMatrix& matrix, const Columns& columns) {
     BlocksByRow by_row(matrix);
     const std::vector<int32_t> place = columns.Places();
-    column.reserve(matrix.blocks());
-    value.reserve(matrix.blocks());
+    column.resize(matrix.blocks());
+    value.resize(matrix.blocks());
+    size_t at = 0;
     format::ColumnSorter row(matrix.columns);
     for (int32_t r = 0; r < matrix.rows; r++) {
       for (uint32_t i = by_row.begin[r]; i < by_row.begin[r + 1]; i++) {
         row.Add(place[matrix.block_column[by_row.block(i)]], by_row.block(i));
       }
       row.Drain([&](int32_t, uint32_t block) {
-        column.push_back(matrix.block_column[block]);
-        value.push_back(*matrix.BlockValues(block));
+        column[at] = matrix.block_column[block];
+        value[at++] = *matrix.BlockValues(block);
       });
     }
     begin.swap(by_row.begin);
   }
   std::vector<uint32_t> begin;  // of each row, and the end
-  std::vector<int32_t> column;
-  std::vector<float> value;
+  UninitializedVector<int32_t> column;
+  UninitializedVector<float> value;
 };
 
 // A row costs about as much as a block: its bias, its store and the end of its loop.
@@ -135,7 +136,8 @@ std::vector<int32_t> CutLowered(const LoweredMatrix& matrix, const std::vector<u
 class Pairing {
  public:
   Pairing(const Columns& columns, const int32_t* offset, int32_t image_row_bytes)
-      : below_(columns.order.size(), -1), block_of_(columns.order.size(), 0) {
+      : below_(columns.order.size(), static_cast<int32_t>(columns.order.size())),
+        block_of_(columns.order.size() + 1, 0) {
     auto at = columns.order.begin();
     for (int32_t column : columns.order) {
       const int64_t below = int64_t{offset[column]} + image_row_bytes;
@@ -148,30 +150,36 @@ class Pairing {
   struct Pair {
     uint32_t upper, lower;
   };
-  std::vector<Pair> pairs;
-  std::vector<uint32_t> singles;
+  UninitializedVector<Pair> pairs;
+  UninitializedVector<uint32_t> singles;
 
-  // Blocks of these columns, each upper one before its lower one.
+  // Blocks of these columns, each upper one before its lower one. Without branches: which block is of a pair is as good
+  // as random.
   void Take(const int32_t* columns, uint32_t count) {
-    pairs.clear();
-    singles.clear();
+    pairs.resize(count);
+    singles.resize(count);
+    size_t pair = 0, single = 0;
     for (uint32_t i = 0; i < count; i++) block_of_[columns[i]] = i + 1;
     for (uint32_t i = 0; i < count; i++) {
-      const int32_t column = columns[i], below = below_[column];
-      if (block_of_[column] == 0) continue;  // already the lower one of a pair
-      block_of_[column] = 0;
-      if (below < 0 || block_of_[below] == 0) {
-        singles.push_back(i);
-      } else {
-        pairs.push_back({i, block_of_[below] - 1});
-        block_of_[below] = 0;
-      }
+      uint32_t& own = block_of_[columns[i]];  // 0: it is the lower one of a pair
+      uint32_t& below = block_of_[below_[columns[i]]];
+      pairs[pair] = {i, below - 1};
+      singles[single] = i;
+      const uint32_t left = own != 0 ? 1 : 0, has_lower = below != 0 ? 1 : 0;
+      pair += left & has_lower;
+      single += left & ~has_lower;
+      below &= left - 1;
+      own = 0;
     }
+    pairs.resize(pair);
+    singles.resize(single);
   }
 
  private:
-  std::vector<int32_t> below_;      // column of the pixels one row of the image below those of each column, or -1
-  std::vector<uint32_t> block_of_;  // each column's block, from 1 on, while a row is taken apart; else 0
+  // Of each column that whose pixels are one row of the image below its own, or one past the last.
+  std::vector<int32_t> below_;
+  // Each column's block, from 1 on, while a row is taken apart; else 0, as that past the last always is.
+  std::vector<uint32_t> block_of_;
 };
 
 constexpr int32_t kPixel = sizeof(float);
