@@ -18,9 +18,6 @@ constexpr int kSpinsBeforeSleep = 20000;
 // With more threads than cores the thread that is waited for may need the waiter's core.
 constexpr int kSpinsBeforeYield = 100;
 
-// Fields of the state.
-constexpr uint32_t kWorkers = 0x7f, kClosed = 0x80, kRound = 0x100;
-
 inline void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -37,22 +34,21 @@ inline void Spin(int spins) {
 }  // namespace
 
 struct ThreadPool::Shared {
-  // Each thread begins with a share of the indices that is the same whenever the count is, so that what it wrote in
-  // one layer is in its own cache in the next; then it helps the others.
-  struct alignas(64) Share {
-    std::atomic<int> next{0};  // first index nobody has taken
-    int end = 0;
+  // What a thread begins with, all in one cache line (two, as some processors fetch them in pairs): to hand a line from
+  // core to core is what a round costs. A share is the same whenever the count is, so that what a thread wrote in one
+  // layer is in its own cache in the next; then it helps the others.
+  struct alignas(128) Share {
+    std::atomic<uint64_t> left{0};  // the first index nobody has taken and, in the upper half, the end
+    Task task = nullptr;
+    const void* context = nullptr;
+    std::atomic<uint32_t> finished{0};  // how many tasks of any share its thread has finished, ever
+    std::atomic<bool> over{false};      // its thread is to end
   };
   Share shares[64];
-  // The round's number, whether it is closed, and how many workers are in it. A worker that wakes late finds the round
-  // closed: the caller never waits for a thread that has not begun.
-  alignas(64) std::atomic<uint32_t> state{kClosed};
-  std::atomic<bool> stop{false};
-  Task task = nullptr;
-  const void* context = nullptr;
+  uint32_t finished = 0;  // how many tasks all workers have finished, before this round
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-  std::atomic<int> sleeping{0};  // changed under the mutex
+  std::atomic<int> sleeping{0};
   int started = 0;
   const bool placed = WakePlacement::kMayHelp && WakePlacement::Helps();
   struct Worker {
@@ -64,33 +60,56 @@ struct ThreadPool::Shared {
   };
   Worker workers[64];
 
-  void Divide(int count) {
-    const int threads = started + 1;
-    for (int t = 0; t < threads; t++) {
-      shares[t].next.store(static_cast<int>(static_cast<int64_t>(count) * t / threads), std::memory_order_relaxed);
-      shares[t].end = static_cast<int>(static_cast<int64_t>(count) * (t + 1) / threads);
+  static bool Any(uint64_t left) { return static_cast<uint32_t>(left) < left >> 32; }
+
+  // A round begins for a worker when its share has something left, and nobody waits for a worker that has taken
+  // nothing: a late one finds its share empty.
+  void Divide(int count, Task task, const void* context) {
+    const uint64_t threads = static_cast<uint64_t>(started) + 1, tasks = static_cast<uint64_t>(count);
+    for (uint64_t t = 0; t < threads; t++) {
+      const uint64_t begin = tasks * t / threads, end = tasks * (t + 1) / threads;
+      shares[t].task = task;
+      shares[t].context = context;
+      shares[t].left.store(end << 32 | begin, std::memory_order_release);
     }
   }
 
-  void Work(int thread) {
-    for (int t = thread, left = started + 1; left > 0; left--) {
+  // Takes tasks until there are none; returns how many. A worker's are counted as soon as it has to look elsewhere.
+  uint32_t Work(int thread) {
+    const uint32_t before = shares[thread].finished.load(std::memory_order_relaxed);
+    uint32_t done = 0;
+    for (int t = thread, more = started + 1; more > 0; more--) {
       Share& share = shares[t];
-      if (share.next.load(std::memory_order_relaxed) < share.end) {
-        for (int i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) task(context, i);
+      const uint32_t done_before = done;
+      // Looked at before it is changed, which takes the line away from whoever works on it.
+      while (Any(share.left.load(std::memory_order_relaxed))) {
+        const uint64_t taken = share.left.fetch_add(1, std::memory_order_acquire);
+        if (!Any(taken)) break;
+        share.task(share.context, static_cast<int>(taken & UINT32_MAX));
+        done++;
       }
+      if (thread != 0 && done != done_before) shares[thread].finished.store(before + done, std::memory_order_release);
       if (++t > started) t = 0;
     }
+    return done;
   }
 
-  // A round that begins closed is seen, but nobody joins it.
-  void NewRound(uint32_t closed) {
-    const uint32_t next = (state.load(std::memory_order_relaxed) & ~(kRound - 1)) + kRound + closed;
-    // A worker counts itself as sleeping and then looks at the state once more, so one of both sees the other.
-    state.store(next, std::memory_order_seq_cst);
-    if (sleeping.load(std::memory_order_seq_cst) > 0) Wake();
+  void Run(int count, Task task, const void* context) {
+    Divide(count, task, context);
+    WakeAll();
+    finished += static_cast<uint32_t>(count) - Work(0);
+    for (int spin = 1;; spin++) {
+      uint32_t now = 0;
+      for (int t = 1; t <= started; t++) now += shares[t].finished.load(std::memory_order_acquire);
+      if (now == finished) return;
+      Spin(spin);
+    }
   }
 
-  void Wake() {
+  // A worker counts itself as sleeping and then looks once more for what it waits for; here it is the other way round,
+  // so one of both sees the other.
+  void WakeAll() {
+    if (sleeping.fetch_add(0, std::memory_order_acq_rel) == 0) return;
     // A caller that slept here would be woken by the worker, and on the worker's processor.
     for (int spin = 1; pthread_mutex_trylock(&mutex) != 0; spin++) Spin(spin);
     for (int i = 0; WakePlacement::kMayHelp && placed && i < started; i++) {
@@ -100,50 +119,31 @@ struct ThreadPool::Shared {
     pthread_cond_broadcast(&wake);
   }
 
-  void CloseRound() {
-    uint32_t now = state.fetch_or(kClosed, std::memory_order_acq_rel);
-    for (int spin = 1; (now & kWorkers) != 0; spin++) {
-      Spin(spin);
-      now = state.load(std::memory_order_acquire);
-    }
-  }
-
-  // Waits for another round than `seen`, and returns the state with it.
-  uint32_t AwaitRound(uint32_t seen, Worker* worker) {
-    uint32_t now;
+  // Waits until the share has something left; false if the pool ends.
+  bool AwaitRound(const Share& share, Worker* worker) {
+    const auto over = [&] { return share.over.load(std::memory_order_acquire); };
+    const auto begun = [&] { return Any(share.left.load(std::memory_order_acquire)) || over(); };
     for (int spin = 1; spin < kSpinsBeforeSleep; spin++) {
-      now = state.load(std::memory_order_acquire);
-      if ((now ^ seen) >= kRound) return now;
+      if (begun()) return !over();
       Spin(spin);
     }
     pthread_mutex_lock(&mutex);
-    sleeping.fetch_add(1, std::memory_order_seq_cst);
+    sleeping.fetch_add(1, std::memory_order_acq_rel);
     worker->asleep = true;
-    while (((now = state.load(std::memory_order_seq_cst)) ^ seen) < kRound) pthread_cond_wait(&wake, &mutex);
+    while (!begun()) pthread_cond_wait(&wake, &mutex);
     worker->asleep = false;
     sleeping.fetch_sub(1, std::memory_order_relaxed);
     pthread_mutex_unlock(&mutex);
     if (WakePlacement::kMayHelp) worker->placement.End();
-    return now;
+    return !over();
   }
 
   static void* Main(void* argument) {
     Worker* worker = static_cast<Worker*>(argument);
     Shared* shared = worker->shared;
     if (WakePlacement::kMayHelp) worker->placement.Begin();
-    for (uint32_t seen = kClosed;;) {
-      uint32_t now = shared->AwaitRound(seen, worker);
-      seen = now;
-      if (shared->stop.load(std::memory_order_acquire)) return nullptr;
-      // Acquired again: the round that is joined may be a later one than that seen.
-      while ((now & kClosed) == 0) {
-        if (!shared->state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
-        seen = now;
-        shared->Work(worker->thread);
-        shared->state.fetch_sub(1, std::memory_order_release);
-        break;
-      }
-    }
+    while (shared->AwaitRound(shared->shares[worker->thread], worker)) shared->Work(worker->thread);
+    return nullptr;
   }
 };
 
@@ -168,22 +168,13 @@ ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads > 64 ? 
 
 ThreadPool::~ThreadPool() {
   if (shared_ == nullptr) return;
-  shared_->stop.store(true, std::memory_order_release);
-  // Open, a worker on its way into an earlier round could join it, and wait for the next one for ever.
-  shared_->NewRound(kClosed);
+  for (int t = 1; t <= shared_->started; t++) shared_->shares[t].over.store(true, std::memory_order_release);
+  shared_->WakeAll();
   for (int i = 0; i < shared_->started; i++) pthread_join(shared_->workers[i].id, nullptr);
   delete shared_;
 }
 
-void ThreadPool::Run(int count, Task task, const void* context) {
-  Shared& shared = *shared_;
-  shared.task = task;
-  shared.context = context;
-  shared.Divide(count);
-  shared.NewRound(0);
-  shared.Work(0);
-  shared.CloseRound();
-}
+void ThreadPool::Run(int count, Task task, const void* context) { shared_->Run(count, task, context); }
 
 }  // namespace graph
 }  // namespace block_sparse
