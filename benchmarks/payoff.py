@@ -70,15 +70,14 @@ def break_even(zeros: Sequence[float], sparse: Sequence[float], dense: float) ->
     return float((dense - start) / slope)
 
 
-def assumed(scheme: str) -> float:
+def assumed(layer: Any, scheme: str) -> float:
     """Return from which share of zeros on the converter holds blocks to be faster, without a latency table."""
     from keras_prune.mapping.table import Point
     from keras_prune.tflite import MIN_ZEROS
-    from keras_prune.tflite.encodings.base import BLOCK_OVERHEAD, DENSE_COST
-    from keras_prune.tflite.layer import Layer
+    from keras_prune.tflite.encodings.base import BLOCK_OVERHEAD, DENSE_COST, FULLY_CONNECTED_DENSE_COST
 
-    rows = Point(Layer("dense", 1, 1, 1, 1), scheme).rows
-    return max(MIN_ZEROS, 1.0 - DENSE_COST / (1.0 + BLOCK_OVERHEAD / rows))
+    dense = FULLY_CONNECTED_DENSE_COST if layer.family == "dense" else DENSE_COST
+    return max(MIN_ZEROS, 1.0 - dense / (1.0 + BLOCK_OVERHEAD / Point(layer, scheme).rows))
 
 
 def prepared(point: Any) -> Any:
@@ -120,7 +119,7 @@ def measure(layer: Any, scheme: str, seconds: float) -> dict[str, Any]:
         "zeros": list(zeros),
         "sparse_us": [round(us, 3) for us in sparse],
         "break_even": None if meeting is None else round(meeting, 4),
-        "assumed": round(assumed(scheme), 4),
+        "assumed": round(assumed(layer, scheme), 4),
         "runs": min(len(side) for side in times),
     }
 
@@ -139,19 +138,19 @@ def summary(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
 
 
 def threshold(rows: list[dict[str, Any]]) -> str:
-    """Say from which share of zeros on nine tenths of the layers with blocks of 4 rows and more are the faster.
+    """Say from which share of zeros on nine tenths of the convolutions with blocks of 4 rows and more are the faster.
 
     It is what the converter's MIN_ZEROS rests on.
     """
     from keras_prune.tflite import MIN_ZEROS
 
-    shares = [_share(row) for row in rows if row["rows"] >= 4]
+    shares = [_share(row) for row in rows if row["rows"] >= 4 and row["kind"] != "dense"]
     if not shares:
-        return "No blocks of 4 rows and more."
+        return "No convolution with blocks of 4 rows and more."
     return (
-        f"With blocks of 4 rows and more, nine tenths of the layers are the faster from {np.quantile(shares, 0.9):.0%} "
-        f"zeros on, half of them from {np.quantile(shares, 0.5):.0%} on; by default the converter leaves layers below "
-        f"{MIN_ZEROS:.0%} dense."
+        f"With blocks of 4 rows and more, nine tenths of the convolutions are the faster from "
+        f"{np.quantile(shares, 0.9):.0%} zeros on, half of them from {np.quantile(shares, 0.5):.0%} on; by default the "
+        f"converter leaves layers below {MIN_ZEROS:.0%} dense."
     )
 
 

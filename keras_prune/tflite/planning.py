@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_prune.tflite import flatbuffer
 from keras_prune.tflite.custom_options import CustomOptions
-from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, Candidate, Shape, Weights
+from keras_prune.tflite.encodings import DENSE_COST, ENCODINGS, FULLY_CONNECTED_DENSE_COST, Candidate, Shape, Weights
 from keras_prune.tflite.layer import Layer
 from keras_prune.tflite.operators import (
     FULLY_CONNECTED,
@@ -25,8 +25,8 @@ from keras_prune.tflite.payoff import Latency, Payoff, payoff, read_call, total
 from keras_prune.tflite.recurrent_forms import find_recurrent
 
 # Below this share of zeros a layer stays dense, where no latencies tell. `make bench-payoff` measures it: from here on
-# nine tenths of the layers with blocks of 4 rows and more are the faster for their zeros; smaller blocks are left to
-# the model of their cost.
+# nine tenths of the convolutions with blocks of 4 rows and more are the faster for their zeros; smaller blocks and
+# fully connected layers are left to the model of their cost.
 MIN_ZEROS = 0.25
 # Fewer zeros than this are chance: nobody asks whether they pay.
 FEW_ZEROS = 0.05
@@ -291,10 +291,15 @@ def _choose_by_zeros(group: Group, min_zeros: float, found: list[Candidate]) -> 
         )
         return
     fastest = min(small, key=_rank)
-    if fastest.cost < DENSE_COST * size:
+    if fastest.cost < _dense_cost(group) * size:
         group.candidate = fastest
     else:
         group.reason = f"{group.zeros:.1%} zeros, but in blocks so small that the dense layer would be faster"
+
+
+def _dense_cost(group: Group) -> float:
+    vectors = any(layer.custom_code == FULLY_CONNECTED for _, layer in group.sites)
+    return FULLY_CONNECTED_DENSE_COST if vectors else DENSE_COST
 
 
 def _rank(candidate: Candidate) -> float:

@@ -1,7 +1,15 @@
 """How each structure is found in a matrix, stored and read back: one file a structure, one line here to register it."""
 
 from keras_prune.tflite.encodings.aligned_block import AlignedBlockEncoding
-from keras_prune.tflite.encodings.base import DENSE_COST, Candidate, Encoding, Shape, Weights, scheme
+from keras_prune.tflite.encodings.base import (
+    DENSE_COST,
+    FULLY_CONNECTED_DENSE_COST,
+    Candidate,
+    Encoding,
+    Shape,
+    Weights,
+    scheme,
+)
 from keras_prune.tflite.encodings.block_punched import BlockPunchedEncoding
 from keras_prune.tflite.encodings.block_row_column import BlockRowColumnEncoding
 from keras_prune.tflite.encodings.pattern import PatternEncoding
@@ -18,4 +26,13 @@ _REGISTERED: tuple[Encoding, ...] = (
 
 ENCODINGS: dict[str, Encoding] = {encoding.name: encoding for encoding in _REGISTERED}
 
-__all__ = ["DENSE_COST", "ENCODINGS", "Candidate", "Encoding", "Shape", "Weights", "scheme"]
+__all__ = [
+    "DENSE_COST",
+    "ENCODINGS",
+    "FULLY_CONNECTED_DENSE_COST",
+    "Candidate",
+    "Encoding",
+    "Shape",
+    "Weights",
+    "scheme",
+]
