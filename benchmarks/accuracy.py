@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page import replace_part
+from benchmarks.page import markdown_table, replace_part
 from demo.console import Screen
 from demo.files import DEBIAN_FOLDER, Images, read_images
 from keras_prune import (
@@ -346,10 +346,7 @@ def markdown(rows: Sequence[Row], plan: Plan) -> str:
             continue
         fractions = sorted({row["zeros"] for row in own})
         before = {row["seed"]: row["accuracy_dense"] for row in own}
-        table = [
-            ["structure", *(f"{fraction:.0%} zeros" for fraction in fractions)],
-            ["---"] * (len(fractions) + 1),
-        ]
+        table = []
         for structure in (DENSE, *STRUCTURES):
             found = [
                 [row["accuracy_delegate"] for row in own if (row["structure"], row["zeros"]) == (structure, fraction)]
@@ -358,7 +355,8 @@ def markdown(rows: Sequence[Row], plan: Plan) -> str:
             if any(found):
                 table.append([structure, *(spread(values) if values else "" for values in found)])
         lines.append(f"**{network}**, {spread(list(before.values()))} before pruning")
-        lines.append("\n".join("| " + " | ".join(cells) + " |" for cells in table))
+        headings = ["structure", *(f"{fraction:.0%} zeros" for fraction in fractions)]
+        lines.append(markdown_table(headings, table).rstrip())
     return "\n\n".join(lines) + "\n"
 
 

@@ -7,7 +7,6 @@ time. All four run in turns in one process. Prints a table and writes JSON lines
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -18,8 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import page_arguments
 from benchmarks.latency import BENCH, aim, check_xnnpack, compare, cpu_name, interpreter
-from benchmarks.page import replace_part
+from benchmarks.page import markdown_table, replace_part
 from benchmarks.results import write_rows
 from benchmarks.turns import median
 
@@ -123,19 +123,16 @@ def cells(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
 def write_page(results: Path, page: Path) -> None:
     """Put the results of the last run into a page."""
     rows = [json.loads(line) for line in (results / "dense.jsonl").read_text().splitlines()]
-    table = [f"| {' | '.join(line)} |" for line in (HEADINGS, ["---"] * len(HEADINGS), *map(cells, rows))]
-    lines = [f"On {cpu_name()}, {os.cpu_count()} cores, one thread.", "", *table]
-    replace_part(page, "dense", "python -m benchmarks.dense --table", "\n".join(lines) + "\n")
+    machine = f"On {cpu_name()}, {os.cpu_count()} cores, one thread.\n\n"
+    table = markdown_table(HEADINGS, map(cells, rows))
+    replace_part(page, "dense", "python -m benchmarks.dense --table", machine + table)
 
 
 def main() -> int:
     from keras_prune.tflite.layer import Layer
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="layers whose name contains this")
+    parser = page_arguments(__doc__, "layers", BENCH, "docs/performance.md")
     parser.add_argument("--seconds", type=float, default=5.0, help="measuring time of a layer")
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     arguments = parser.parse_args()
     if arguments.table:
         write_page(arguments.output, Path("docs/performance.md"))

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
+from benchmarks.arguments import page_arguments
 from benchmarks.page import replace_machine
 from benchmarks.results import write_rows
 from benchmarks.turns import median, time_turns, undisturbed
@@ -287,14 +288,11 @@ def cpu_name() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser = page_arguments(__doc__, "cases", BENCH, "docs/performance.md")
     parser.add_argument("--threads", default="1,2", help="thread counts, the first is the one that targets are for")
     parser.add_argument("--seconds", type=float, default=18.0, help="measuring time of a case")
     pause_help = "seconds before each inference, as with a camera; results go to latency_paused.jsonl"
     parser.add_argument("--pause", type=float, default=0.0, help=pause_help)
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     parser.add_argument("--make", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models
-from benchmarks.page import replace_part
+from benchmarks.arguments import page_arguments
+from benchmarks.page import markdown_table, replace_part
 from benchmarks.results import write_rows
 
 BENCH, PAGE = Path("build/bench"), Path("docs/mapping.md")
@@ -129,20 +130,16 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of a page."""
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *map(cells, rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown_table(COLUMNS, map(cells, rows))
 
 
 def main() -> int:
     """Run the benchmark, or write its table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser = page_arguments(__doc__, "networks", BENCH, "docs/mapping.md")
     parser.add_argument("--target", default="80%", help="what plans are to reach (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measuring time of a network")
     parser.add_argument("--latencies", type=Path, default=TABLE, help="the usual latency table (default: %(default)s)")
     parser.add_argument("--point-seconds", type=float, default=0.4, help="measuring time of a layer in the table")
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/mapping.md")
     arguments = parser.parse_args()
     results = arguments.output / "mapping.jsonl"
     if arguments.table:

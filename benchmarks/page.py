@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_prune.files import write
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, each line with its end.
+
+    Example:
+        >>> markdown_table(["a", "b"], [["1", "2"]])
+        '| a | b |\\n| --- | --- |\\n| 1 | 2 |\\n'
+    """
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *rows))
 
 
 def replace_part(page: Path, name: str, command: str, content: str) -> None:

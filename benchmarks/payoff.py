@@ -7,7 +7,6 @@ each block beside what the converter assumes, and writes JSON lines to build/ben
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -20,8 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import page_arguments
 from benchmarks.latency import BENCH, cpu_name
-from benchmarks.page import replace_part
+from benchmarks.page import markdown_table, replace_part
 from benchmarks.results import write_rows
 from benchmarks.turns import time_in_turns
 
@@ -168,21 +168,18 @@ HEADINGS = ("layer", "structure and block", "pays from", "over the layers", "con
 def write_page(results: Path, page: Path) -> None:
     """Put the results of the last run into a page."""
     rows = [json.loads(line) for line in (results / "payoff.jsonl").read_text().splitlines()]
-    table = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, ["---"] * len(HEADINGS), *summary(rows))]
-    layers = ", ".join(f"`{layer}`" for layer in dict.fromkeys(row["layer"] for row in rows))
-    lines = [f"On {cpu_name()}, {os.cpu_count()} cores, one thread. {threshold(rows)}", "", *table]
-    lines += ["", f"Layers (image, filters, kernel, stride; inputs, outputs): {layers}."]
-    replace_part(page, "payoff", "python -m benchmarks.payoff --table", "\n".join(lines) + "\n")
+    machine = f"On {cpu_name()}, {os.cpu_count()} cores, one thread. {threshold(rows)}\n\n"
+    names = ", ".join(f"`{layer}`" for layer in dict.fromkeys(row["layer"] for row in rows))
+    layers = f"\nLayers (image, filters, kernel, stride; inputs, outputs): {names}.\n"
+    table = markdown_table(HEADINGS, summary(rows))
+    replace_part(page, "payoff", "python -m benchmarks.payoff --table", machine + table + layers)
 
 
 def main() -> int:
     from keras_prune.tflite.layer import Layer
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="layers and schemes whose name contains this")
+    parser = page_arguments(__doc__, "layers and schemes", BENCH, "docs/performance.md")
     parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of a layer with a structure")
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
     arguments = parser.parse_args()
     if arguments.table:
         write_page(arguments.output, Path("docs/performance.md"))

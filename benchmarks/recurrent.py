@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import page_arguments
 from benchmarks.latency import BENCH, check_xnnpack, compare, cpu_name, interpreter
 from benchmarks.page import replace_part
 from benchmarks.results import write_rows
@@ -229,11 +230,8 @@ def write_page(results: Path, page: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser = page_arguments(__doc__, "cases", BENCH, "docs/recurrent.md")
     parser.add_argument("--seconds", type=float, default=10.0, help="measuring time of a case")
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/recurrent.md")
     parser.add_argument("--make", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import PAGE
-from benchmarks.page import replace_part
+from benchmarks.page import markdown_table, replace_part
 from benchmarks.selection import BLOCKS, SPARSITIES, algorithms
 from keras_prune import Structure
 from keras_prune.files import write
@@ -140,11 +140,11 @@ def _total(matrices: Sequence[npt.NDArray[np.float64]], power: int) -> float:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table: a line a block size and fraction of zeros, of each algorithm the norms and the time."""
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
-    lines = [["block", "zeros", *(f"{name}: L1, L2, time" for name in names)], ["---"] * (2 + len(names))]
+    lines = []
     for block, zeros in dict.fromkeys((row["block"], row["zeros"]) for row in rows):
         own = {row["algorithm"]: row for row in rows if (row["block"], row["zeros"]) == (block, zeros)}
         lines.append([str(block), f"{zeros:.0%}", *(_cell(own[name]) for name in names)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(["block", "zeros", *(f"{name}: L1, L2, time" for name in names)], lines)
 
 
 def _cell(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.accuracy import spread
+from benchmarks.page import markdown_table
 from benchmarks.search_cases import RULES, SEARCH, SEEDS, SINGLE, Effort, Row
 
 
@@ -32,14 +33,14 @@ def markdown(rows: Sequence[Row], effort: Effort) -> str:
         for row in own:
             groups.setdefault(f"{row['method']} {row['detail']}".strip(), {})[row["seed"]] = row
         by_rules = groups.get(RULES, {})
-        table = [["plan", "predicted ms", "zeros", "accuracy", "vs rules"], ["---"] * 5]
+        table = []
         for name, group in groups.items():
             ms = statistics.mean(row["predicted_ms"] for row in group.values())
             zeros = statistics.mean(row["zeros"] for row in group.values())
             accuracy = spread([row["accuracy"] for row in group.values()])
             table.append([name, f"{ms:.4f}", f"{zeros:.1%}", accuracy, difference(group, by_rules)])
         lines.append(f"**{target}**")
-        lines.append("\n".join("| " + " | ".join(cells) + " |" for cells in table))
+        lines.append(markdown_table(["plan", "predicted ms", "zeros", "accuracy", "vs rules"], table).rstrip())
         lines += verdicts(groups)
     lines.append("```text\n" + text_plot(rows) + "\n```")
     return "\n\n".join(lines) + "\n"

@@ -21,8 +21,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import page_arguments
 from benchmarks.latency import BENCH, CASES, Case, cpu_name, make_models
-from benchmarks.page import replace_machine
+from benchmarks.page import markdown_table, replace_machine
 from benchmarks.results import write_rows
 
 ROUNDS = 7
@@ -78,16 +79,13 @@ def write_page(results: Path, page: Path) -> None:
     """Put the results of the last run into a page, in place of this machine's last ones."""
     rows = [json.loads(line) for line in (results / "startup.jsonl").read_text().splitlines()]
     cpu = cpu_name()
-    lines = [f"On {cpu}, {os.cpu_count()} cores, one thread.", "", COLUMNS, ("---",) * len(COLUMNS), *map(shown, rows)]
-    content = "\n".join(line if isinstance(line, str) else f"| {' | '.join(line)} |" for line in lines)
-    replace_machine(page, "startup", "python -m benchmarks.startup --table", cpu, content)
+    machine = f"On {cpu}, {os.cpu_count()} cores, one thread.\n\n"
+    table = markdown_table(COLUMNS, map(shown, rows))
+    replace_machine(page, "startup", "python -m benchmarks.startup --table", cpu, machine + table)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--output", type=Path, default=BENCH, help="folder of the results")
-    parser.add_argument("--table", action="store_true", help="only put the last run's results into docs/performance.md")
+    parser = page_arguments(__doc__, "cases", BENCH, "docs/performance.md")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

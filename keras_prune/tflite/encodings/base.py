@@ -23,8 +23,8 @@ MAX_ROW_GROUP = 64
 BLOCK_OVERHEAD = 2.4
 # Time of a weight of the dense layer, which is all blocks of the largest size.
 DENSE_COST = 1 + BLOCK_OVERHEAD / BLOCK_SIZES[0]
-# The same of a fully connected layer, which reads its weights in order and needs no address: fits where zeros were
-# measured to pay, 24 to 38 % with blocks of 4 rows and 55 % with blocks of 2 (`make bench-payoff`).
+# The same of a fully connected layer, which reads its weights in order and needs no address: fits from which share of
+# zeros on `make bench-payoff` finds blocks of 4 and of 2 rows to pay.
 FULLY_CONNECTED_DENSE_COST = 1.02
 # Blocks that have to be found again when the model is loaded are slightly worse than those that the file gives.
 SCATTERED_COST = 1.03
